@@ -1,0 +1,228 @@
+"""A scheduled TensorIR function as plain data: its loops, what they enclose, and one line of text for each.
+
+`verify` asks it about structure, `show` prints it. It pickles, so a worker process can send it to the terminal's process,
+which has no TVM loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvm import ir, tirx
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop. kind is "serial", "parallel", "vectorized", "unrolled" or, for a GPU thread axis, its name."""
+
+    name: str
+    extent: int | str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """One sblock: the loops around it, outermost first, and for each of them what it feeds.
+
+    axes: "S" (data parallel), "R" (reduction) or "-" if no index of the block uses the loop.
+    feeds: the names of the block's axes that use it, joined by "," if a fused loop feeds several.
+    stores_to, scope: the buffer it writes.
+    """
+
+    name: str
+    loops: tuple[Loop, ...]
+    axes: tuple[str, ...]
+    feeds: tuple[str, ...]
+    stores_to: str
+    scope: str
+    reads: tuple[str, ...]
+    has_init: bool
+    guarded: bool
+
+    def position(self, axis: str) -> list[int]:
+        """Where the loops that feed an axis ("i", "k", ...) stand, 0 being the outermost."""
+        return [n for n, feeds in enumerate(self.feeds) if axis in feeds.split(",")]
+
+    def order(self) -> str:
+        """The loops' names from the outermost inwards, as a sentence shows them."""
+        return ", ".join(loop.name for loop in self.loops)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the printed nest."""
+
+    depth: int
+    text: str
+
+
+@dataclass(frozen=True)
+class LoopNest:
+    """A function's sblocks in program order, its intermediate buffers (name, shape, scope), and its text."""
+
+    blocks: tuple[Block, ...]
+    buffers: tuple[tuple[str, tuple[int, ...], str], ...]
+    lines: tuple[Line, ...]
+
+    def block(self, name: str) -> Block | None:
+        return next((block for block in self.blocks if block.name == name), None)
+
+    def computing(self, stem: str) -> Block | None:
+        """The block that does the work of `stem`: itself, or its update part after decompose_reduction."""
+        return self.block(stem) or self.block(f"{stem}_update")
+
+    def text(self) -> str:
+        return "\n".join("    " * line.depth + line.text for line in self.lines)
+
+
+LOWEST_FLOAT32 = "-340282346638528859811704183484516925440.0"
+
+_LOOP_WORDS = {0: "serial", 1: "parallel", 2: "vectorized", 3: "unrolled"}
+
+
+def loop_nest(function: tirx.PrimFunc | ir.IRModule) -> LoopNest:
+    """Read a PrimFunc (or a module's "main") whose body still holds sblocks."""
+    from tvm import ir
+
+    if isinstance(function, ir.IRModule):
+        function = function["main"]
+    reader = _Reader()
+    reader.visit(function.body, ())
+    return LoopNest(tuple(reader.blocks), tuple(reader.buffers), tuple(reader.lines))
+
+
+class _Reader:
+    def __init__(self) -> None:
+        from tvm.sym import Analyzer
+
+        self.analyzer = Analyzer()
+        self.blocks: list[Block] = []
+        self.buffers: list[tuple[str, tuple[int, ...], str]] = []
+        self.lines: list[Line] = []
+
+    def visit(self, statement, loops: tuple) -> None:
+        """`loops` holds (Loop, its variable) from the outermost inwards."""
+        kind = type(statement).__name__
+        if kind == "For":
+            self._loop(statement, loops)
+        elif kind == "SeqStmt":
+            for child in statement.seq:
+                self.visit(child, loops)
+        elif kind == "SBlockRealize":
+            self._block(statement, loops)
+        else:
+            self.lines += [Line(len(loops), text) for text in _statement_lines(statement, self.analyzer)]
+
+    def _loop(self, statement, loops: tuple) -> None:
+        kind = _LOOP_WORDS.get(int(statement.kind), "serial")
+        if statement.thread_binding is not None:
+            kind = str(statement.thread_binding.thread_tag)
+        extent = statement.extent
+        extent = int(extent) if hasattr(extent, "value") else str(extent)
+        loop = Loop(statement.loop_var.name, extent, kind)
+        self.analyzer.bind(statement.loop_var, _range(statement))
+        word = "range" if kind == "serial" else kind
+        self.lines.append(Line(len(loops), f"for {loop.name} in {word}({loop.extent}):"))
+        self.visit(statement.body, (*loops, (loop, statement.loop_var)))
+
+    def _block(self, realize, loops: tuple) -> None:
+        block = realize.block
+        for buffer in block.alloc_buffers:
+            shape = tuple(int(extent) for extent in buffer.shape)
+            self.buffers.append((buffer.name, shape, buffer.scope()))
+            where = "" if buffer.scope() in ("", "global") else f" in {buffer.scope()}"
+            text = f"allocate {buffer.name}[{', '.join(map(str, shape))}]{where}"
+            self.lines.append(Line(len(loops), text))
+        if block.name_hint == "root" or not block.iter_vars:
+            self.visit(block.body, loops)
+            return
+        self._record(realize, loops)
+        depth = len(loops)
+        guard = str(realize.predicate)
+        if guard not in ("True", "T.bool(True)", "1"):
+            self.lines.append(Line(depth, f"if {_plain(guard)}:"))
+            depth += 1
+        values = dict(zip([axis.var for axis in block.iter_vars], realize.iter_values, strict=True))
+        if block.init is not None:
+            reduced = [
+                str(value)
+                for axis, value in zip(block.iter_vars, realize.iter_values, strict=True)
+                if "Reduce" in str(axis)
+            ]
+            first = " and ".join(f"{value} == 0" for value in reduced)
+            for text in _statement_lines(_substituted(block.init, values), self.analyzer):
+                self.lines.append(Line(depth, f"if {first}: {text}"))
+        for text in _statement_lines(_substituted(block.body, values), self.analyzer):
+            self.lines.append(Line(depth, text))
+
+    def _record(self, realize, loops: tuple) -> None:
+        import tvm_ffi
+        from tvm import tirx
+
+        block = realize.block
+        used: dict = {}
+        fed: dict = {}
+        for axis, value in zip(block.iter_vars, realize.iter_values, strict=True):
+            letter = "R" if "Reduce" in str(axis) else "S"
+
+            axis_name = axis.var.name.removeprefix("v_")
+
+            def mark(variable, letter=letter, axis_name=axis_name):
+                used[variable] = "R" if letter == "R" else used.get(variable, "S")
+                fed.setdefault(variable, []).append(axis_name)
+
+            tvm_ffi.structural_walk(value, (tirx.Var, mark))
+        writes = block.writes[0].source if block.writes else None
+        self.blocks.append(
+            Block(
+                name=block.name_hint,
+                loops=tuple(loop for loop, _ in loops),
+                axes=tuple(used.get(variable, "-") for _, variable in loops),
+                feeds=tuple(",".join(fed.get(variable, [])) for _, variable in loops),
+                stores_to=writes.name if writes is not None else "",
+                scope=writes.scope() if writes is not None else "",
+                reads=tuple(region.source.name for region in block.reads),
+                has_init=block.init is not None,
+                guarded=str(realize.predicate) not in ("True", "T.bool(True)", "1"),
+            )
+        )
+
+
+def _range(statement):
+    from tvm import ir
+
+    return ir.Range.from_min_extent(statement.min, statement.extent)
+
+
+def _substituted(statement, values):
+    """The statement with each block axis replaced by the loops it is bound to."""
+    import tvm_ffi
+    from tvm import tirx
+
+    return tvm_ffi.structural_map(statement, (tirx.Var, lambda variable: values.get(variable, variable)))
+
+
+def _statement_lines(statement, analyzer) -> list[str]:
+    """A statement without loops as lines of text; `x = x + y` is written `x += y`."""
+    kind = type(statement).__name__
+    if kind == "BufferStore":
+        indices = ", ".join(str(analyzer.simplify(index)) for index in statement.indices)
+        target = _plain(f"{statement.buffer.name}[{indices}]")
+        value = _plain(str(analyzer.simplify(statement.value)))
+        if value.startswith(target + " + "):
+            return [f"{target} += {value[len(target) + 3 :]}"]
+        return [f"{target} = {value}"]
+    if kind == "SeqStmt":
+        return [line for child in statement.seq for line in _statement_lines(child, analyzer)]
+    # Anything rarer is left to TVM's own printer, without the declarations it puts first.
+    lines = str(statement).splitlines()
+    return [_plain(line) for line in lines if not re.match(r"^\w+ = T\.(Buffer|u?int\d+)\(", line)]
+
+
+def _plain(text: str) -> str:
+    """TVMScript as plain arithmetic: T.float32(0.0) is 0.0, T.max(a, b) is max(a, b)."""
+    text = re.sub(r"T\.(?:float|int|uint|bool)\d*\((-?[\w.+-]+)\)", r"\1", text)
+    return re.sub(r"\bT\.(?=\w)", "", text).replace(LOWEST_FLOAT32, "lowest float32")

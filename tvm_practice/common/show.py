@@ -1,0 +1,189 @@
+"""What a person sees: headings, prose, tables, loop nests before and after, progress.
+
+Rich decides how much of it a terminal can show; into a pipe it is plain text, and NO_COLOR is respected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from tvm_practice.common.loop_nest import LoopNest
+
+PIPE_WIDTH = 110
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def title(text: str, detail: str = "") -> None:
+    """The first line of a phase."""
+    console.print()
+    console.print(Rule(Text(text, style="bold"), characters="━", align="left"))
+    if detail:
+        console.print(Text(detail, style="dim"))
+
+
+def heading(text: str, state: str = "") -> None:
+    """A section; `state` ("todo", "right", "wrong") stands at its end."""
+    words = Text(f"\n{text}", style="bold cyan")
+    if state:
+        style = {"right": "bold green", "wrong": "bold red", "todo": "bold yellow"}[state]
+        words.append("  ")
+        words.append(state.upper() if state == "todo" else state, style=style)
+    console.print(words)
+
+
+def say(text: str) -> None:
+    """Prose, as Markdown."""
+    console.print(Markdown(text))
+
+
+def line(text: str, style: str = "") -> None:
+    """One line as it is."""
+    console.print(Text(text, style=style))
+
+
+def code(text: str, language: str = "python", most_lines: int = 60) -> None:
+    """Source text, indented; long texts are cut with a line that says so."""
+    lines = text.rstrip().splitlines()
+    cut = len(lines) - most_lines
+    shown = "\n".join(lines[:most_lines])
+    console.print(
+        Padding(Syntax(shown, language, background_color="default", word_wrap=True), (0, 0, 0, 4))
+    )
+    if cut > 0:
+        line(f"    ... {cut} more lines", "dim")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
+    """A table; columns after the first are right-aligned unless their title ends with a space."""
+    grid = Table(caption=caption or None, caption_justify="left", title_justify="left")
+    for number, column in enumerate(columns):
+        left = number == 0 or column.endswith(" ")
+        grid.add_column(column.strip(), justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*[Text(str(cell)) for cell in row])
+    console.print(grid)
+
+
+def nest(after: LoopNest, before: LoopNest | None = None) -> None:
+    """A loop nest; with `before`, both, the lines that went marked "-" and those that came marked "+".
+
+    Lines are compared without their indentation: a loop that only moved inwards is no change of that loop.
+    """
+    if before is None:
+        console.print(Padding(_nest_text(after, set(), ""), (0, 0, 0, 2)))
+        return
+    old, new = [line.text for line in before.lines], [line.text for line in after.lines]
+    gone, come = set(range(len(old))), set(range(len(new)))
+    for a, b, size in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+        gone -= set(range(a, a + size))
+        come -= set(range(b, b + size))
+    left, right = _nest_text(before, gone, "-"), _nest_text(after, come, "+")
+    widest = max(text.cell_len for text in (*left.split(), *right.split()))
+    if 2 * widest + 10 <= console.width:
+        grid = Table.grid(padding=(0, 4))
+        grid.add_row(Text("before", style="dim"), Text("after", style="dim"))
+        grid.add_row(left, right)
+        console.print(Padding(grid, (0, 0, 0, 2)))
+    else:
+        pieces = [Text("before", style="dim"), left, Text("after", style="dim"), right]
+        console.print(Padding(Group(*pieces), (0, 0, 0, 2)))
+
+
+def _nest_text(nest: LoopNest, marked: set[int], mark: str) -> Text:
+    style = {"-": "red", "+": "bold green"}.get(mark, "")
+    text = Text()
+    for number, item in enumerate(nest.lines):
+        is_marked = number in marked
+        text.append(f"{mark if is_marked else ' '} ", style=style if is_marked else "")
+        text.append("  " * item.depth + item.text, style=style if is_marked else "")
+        text.append("\n")
+    text.rstrip()
+    return text
+
+
+def diagnosis(text: str) -> None:
+    """The tutor's sentence about a wrong answer."""
+    console.print(Panel(Text(text), border_style="red", title="not yet", title_align="left"))
+
+
+def question(text: str, answer: Sequence[str]) -> None:
+    """The key question of a lesson and what this run measured that answers it."""
+    body: list[Text | Markdown] = [Text(text, style="bold")]
+    body += [Markdown(paragraph) for paragraph in answer]
+    console.print()
+    console.print(Panel(Group(*body), title="Key question", title_align="left", border_style="cyan"))
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner while something runs that has no steps to count; nothing when the output is no terminal."""
+    with console.status(text):
+        yield
+
+
+@contextmanager
+def progress(text: str, steps: int) -> Iterator[Progress]:
+    """A progress bar over `steps`; use `advance(progress, what)`. It leaves no trace when done."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        bar.add_task(text, total=steps)
+        yield bar
+
+
+def advance(bar: Progress, what: str) -> None:
+    for task in bar.tasks:
+        bar.update(task.id, advance=1, description=what)
+
+
+# ------------------------------------------------------------------------------------------------ figures as text
+
+
+def seconds(value: float) -> str:
+    """A duration with three digits and its unit."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= factor:
+            return f"{_three_digits(value / factor)} {unit}"
+    return f"{_three_digits(value / 1e-9)} ns"
+
+
+def rate(value: float) -> str:
+    """GFLOP/s or GB/s with about three digits."""
+    return _three_digits(value)
+
+
+def share(value: float) -> str:
+    return "-" if value != value else f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+
+
+def times(value: float) -> str:
+    return f"{_three_digits(value)}x"
+
+
+def _three_digits(value: float) -> str:
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,160 @@
+"""The target switch: what code is generated for, and how many threads run it.
+
+Nothing here imports TVM at module level: the thread count must be in the environment before TVM, NumPy or torch is
+loaded, and `tvm_practice/__init__.py` calls `set_thread_environment` first thing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tvm
+
+TARGETS = ("cpu", "cuda", "cuda-sim")
+TARGET_VARIABLE = "TVM_PRACTICE_TARGET"
+# Every library a phase times reads its thread count from one of these, once, when it is loaded.
+THREAD_VARIABLES = (
+    "TVM_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+
+
+class UnusableTarget(ValueError):
+    """The target that was asked for cannot be used here; the message says what to do."""
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use: the machine's, cut down by CPU affinity and a container's CPU quota."""
+    import psutil
+
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, _, period = quota.read_text().partition(" ")
+        if limit.isdigit():
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return max(1, cores)
+
+
+def set_thread_environment() -> None:
+    """Give TVM, OpenBLAS, MKL and OpenMP the same thread count: the physical cores, unless TVM_NUM_THREADS says otherwise.
+
+    Left alone, TVM takes half of the hardware threads on x86 (it assumes hyper-threading), so two real cores would
+    give one thread and `parallel` would show nothing.
+    """
+    chosen = os.environ.get("TVM_NUM_THREADS", "")
+    count = chosen if chosen.isdigit() and int(chosen) > 0 else str(physical_cores())
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = count
+    # After a call, worker threads spin before they sleep: TVM's 0.15 s, OpenBLAS's 0.1 s, in which the next competitor
+    # of a timing would find a core taken. A few milliseconds still cover the gap between two calls.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "24")  # 2^24 clock cycles
+
+
+def threads() -> int:
+    """The thread count every competitor is given."""
+    return int(os.environ["TVM_NUM_THREADS"])
+
+
+def check_usable(name: str) -> None:
+    """Raise UnusableTarget unless code can be generated and run for `name` on this machine."""
+    if name not in TARGETS:
+        raise UnusableTarget(f"there is no target {name!r}; choose one of {', '.join(TARGETS)}.")
+    if name != "cpu":
+        raise UnusableTarget(
+            f"the lessons do not run on --target {name} yet; every one of them runs with --target cpu."
+        )
+
+
+@cache
+def cpu_target() -> tvm.target.Target:
+    """LLVM for this very CPU. `"mcpu": "native"` would quietly mean a generic CPU, so the name is asked of LLVM."""
+    import tvm
+
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mcpu": tvm.target.codegen.llvm_get_system_cpu(),
+            "num-cores": threads(),
+        }
+    )
+
+
+def build(module: tvm.IRModule | tvm.tirx.PrimFunc) -> Callable[..., None]:
+    """Compile a module's (or function's) "main" for this CPU and return it, ready to be called."""
+    import tvm
+
+    return tvm.compile(module, target=cpu_target()).jit()["main"]
+
+
+@cache
+def vector_unit() -> tuple[int, int]:
+    """(float32 lanes of one vector register, number of vector registers) of this CPU."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return 4, 32
+    import tvm
+
+    has = lambda feature: tvm.target.codegen.target_has_features(feature, cpu_target())  # noqa: E731
+    if has("avx512f"):
+        return 16, 32
+    return (8, 16) if has("avx") else (4, 16)
+
+
+def register_tile() -> tuple[int, int]:
+    """(rows, columns) of the block of C that is kept in vector registers while k runs.
+
+    Two vectors wide, and as many rows (a power of two) as leave a third of the registers for B's vectors and A's
+    broadcast element: 8 x 32 with AVX-512, 4 x 16 with AVX2, 8 x 8 with NEON.
+    """
+    lanes, registers = vector_unit()
+    rows = 1
+    while 2 * (rows * 2) <= registers * 2 // 3:
+        rows *= 2
+    return rows, 2 * lanes
+
+
+def cpu_name() -> str:
+    """The processor's own name for itself, as far as the operating system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        found = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", information.read_text(), re.M)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, str | int | float]:
+    """What a reader needs to know to believe a figure: processor, threads, versions, and how busy the machine is.
+
+    Imports TVM, so it is called in a worker process. `load` is the one-minute load average before the run.
+    """
+    import numpy
+    import tvm
+
+    lanes, registers = vector_unit()
+    return {
+        "cpu": cpu_name(),
+        "llvm_cpu": str(cpu_target().attrs["mcpu"]),
+        "cores": physical_cores(),
+        "threads": threads(),
+        "vector_lanes_float32": lanes,
+        "vector_registers": registers,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "tvm": tvm.__version__,
+        "llvm": int(tvm.target.codegen.llvm_version_major()),
+        "numpy": numpy.__version__,
+    }

@@ -1,0 +1,197 @@
+"""A process of its own: for a learner's code, which may hang or crash, and for a competitor in a timing.
+
+Workers are forked from a server that has already imported TVM (`multiprocessing`'s forkserver with a preloaded module),
+so one starts in milliseconds. Each leads its own process group, so that a time limit ends its children too and Ctrl-C
+reaches only the parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tvm_practice.common.import_tvm"])
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a worker gave no result.
+
+    kind: "raised" (an exception), "died" (the process ended by itself or by a signal) or "timeout".
+    """
+
+    kind: str
+    sentence: str
+    printed: str = ""
+
+
+class WorkerFailed(RuntimeError):
+    """Raised by `call` and `Worker.ask` when the other process gave no result."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.sentence)
+        self.failure = failure
+
+
+def memory_limit() -> int:
+    """Bytes of address space a worker may add to what it starts with: half of this machine's memory."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 * GIB // 4096
+    return max(2 * GIB, pages * os.sysconf("SC_PAGE_SIZE") // 2)
+
+
+class Worker:
+    """One process that runs `function(connection, *arguments)` until it returns.
+
+    The function answers requests over the connection, or, through `call`, sends one result. What it prints is kept, so
+    that a crash can be told with the last thing it said.
+    """
+
+    def __init__(
+        self, function: Callable[..., None], *arguments: Any, limit_memory: bool = False
+    ) -> None:
+        self._printed = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the worker
+            prefix="tvm_practice_", suffix=".out"
+        )
+        self.connection, theirs = _context.Pipe()
+        limit = memory_limit() if limit_memory else 0
+        self._process = _context.Process(
+            target=_run, args=(theirs, self._printed.name, limit, function, arguments), daemon=True
+        )
+        with _without_main():
+            self._process.start()
+        theirs.close()
+
+    def ask(self, request: Any, seconds: float) -> Any:
+        """Send a request and return the answer; raise WorkerFailed if none comes within `seconds`."""
+        try:
+            self.connection.send(request)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has died: answer() says how
+        return self.answer(seconds)
+
+    def answer(self, seconds: float) -> Any:
+        """The next answer; raise WorkerFailed when the process raised, died, or took longer than `seconds`."""
+        try:
+            if not self.connection.poll(seconds):
+                self.stop()
+                sentence = f"it was still running after {seconds:.0f} seconds and was stopped"
+                raise WorkerFailed(Failure("timeout", sentence, self.printed()))
+            status, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(5)
+            sentence = _death(self._process.exitcode)
+            self.stop()
+            raise WorkerFailed(Failure("died", sentence, self.printed())) from None
+        if status == "raised":
+            raise WorkerFailed(Failure("raised", value, self.printed()))
+        return value
+
+    def printed(self) -> str:
+        """What the process has written to its standard output and standard error."""
+        with open(self._printed.name, errors="replace") as file:
+            return file.read()
+
+    def stop(self) -> None:
+        """End the process and everything it started."""
+        if self._process.pid is not None and self._process.is_alive():
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                self._process.kill()
+        self._process.join(5)
+        self.connection.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._printed.close()
+
+
+def call(
+    function: Callable[..., Any], *arguments: Any, seconds: float = 120, limit_memory: bool = False
+) -> Any:
+    """Run `function(*arguments)` in a worker and return its result; raise WorkerFailed if there is none.
+
+    Function, arguments and result must be picklable.
+    """
+    with Worker(_send_result, function, arguments, limit_memory=limit_memory) as worker:
+        return worker.answer(seconds)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program that was started: multiprocessing would import it again in every worker, which needs none of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _send_result(connection: Connection, function: Callable[..., Any], arguments: tuple) -> None:
+    connection.send(("returned", function(*arguments)))
+
+
+def _run(
+    connection: Connection,
+    printed: str,
+    limit: int,
+    function: Callable[..., None],
+    arguments: tuple,
+) -> None:
+    """The worker's main: own process group, output to a file, memory limited, exceptions sent as sentences."""
+    os.setsid()
+    with open(printed, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if limit:
+        limit += _address_space()
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        function(connection, *arguments)
+    except EOFError:
+        pass  # the parent has gone
+    except BaseException as error:  # a learner's code may raise anything, SystemExit too
+        sys.stderr.write(traceback.format_exc())
+        connection.send(("raised", f"{type(error).__name__}: {error}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # no destructors: a damaged interpreter must not turn an answer into a crash
+
+
+def _address_space() -> int:
+    """Bytes of address space this process has now (0 where /proc does not tell)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        reason = {
+            "SIGABRT": "the process was aborted",
+            "SIGSEGV": "it read or wrote memory that is not its own",
+            "SIGKILL": "the operating system killed it, most likely for using too much memory",
+        }.get(name, "a signal ended the process")
+        return f"it ended the whole Python process ({name}: {reason})"
+    return f"it ended the whole Python process (exit status {exitcode})"

@@ -1,0 +1,276 @@
+"""What phase 2 shows: the loop nest after every primitive, the ladder timed, and the order in which memory is touched."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.competitors import runnable_matmul
+from tvm_practice.common.exercise import REFERENCE
+from tvm_practice.common.loop_nest import LoopNest, loop_nest
+from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparison, Runnable
+
+Steps = tuple[tuple[str, str], ...]  # (exercise, whose body), in the order they are applied
+
+ADD_LENGTH = 1 << 22  # three arrays of 16 MiB: beyond most caches
+ORDER_SIZE = 32  # the matmul whose accesses are drawn
+CACHE_LINE_FLOATS = 16
+CACHE_LINES = 32
+
+
+def run(session) -> None:
+    _vector_add(session)
+    whose = {known: session.exercise(known) for known in ("2.1", "2.2", "2.3", "2.4", "2.5")}
+    size = session.size(quick=512, full=1024)
+    measured = _ladder(session, size, whose)
+    _key_question(session, measured, whose)
+
+
+def _vector_add(session) -> None:
+    show.heading("Worked: vector addition, scheduled")
+    with show.waiting("vector addition ..."):
+        before, after = session.call(vector_add_nests)
+    show.nest(after, before)
+    candidates = [
+        Candidate("default loop", make_vector_add, {"scheduled": False, "seed": session.seed}),
+        Candidate("scheduled", make_vector_add, {"scheduled": True, "seed": session.seed}),
+        PEAK_TRIAD,
+    ]
+    measured = session.compare(candidates, what="vector addition")
+    roof = measured[PEAK_TRIAD.name].gbytes
+    rows = []
+    for name in ("default loop", "scheduled"):
+        figure = measured[name]
+        rows.append(
+            (name, show.seconds(figure.median_s), show.rate(figure.gbytes), show.share(figure.gbytes / roof), f"{figure.spread:.0%}")
+        )
+    show.table(
+        ("vector addition", "time", "GB/s", "share of triad", "spread"),
+        rows,
+        f"{ADD_LENGTH:,} floats; this machine's stream triad, in the same rounds: {show.rate(roof)} GB/s",
+    )
+    show.say(
+        measured.verdict("scheduled", "default loop").sentence() + ". An addition per twelve bytes leaves nothing to "
+        "compute: memory is the limit, and a schedule cannot go beyond it."
+    )
+    session.report["vector_add"] = measured.as_json()
+
+
+def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Comparison:
+    M, N, K = size
+    show.heading(f"The ladder, {M} x {N} x {K}, float32")
+    candidates = [PEAK_FMA, *ladder_candidates(size, whose, session.seed)]
+    measured = session.compare(candidates, what="the ladder")
+    names = [candidate.name for candidate in candidates[1:] if candidate.name in measured]
+    rows, previous = [], None
+    for name in names:
+        figure = measured[name]
+        known = name.partition(" ")[0]
+        body = {"learner": "yours", "reference": "reference"}[whose[known]] if known in whose else "-"
+        gain = "-" if previous is None else _gain(measured.verdict(name, previous))
+        rows.append(
+            (
+                name,
+                body,
+                show.seconds(figure.median_s),
+                f"{figure.spread:.0%}",
+                show.rate(figure.gflops),
+                show.share(measured.share_of_peak(name)),
+                gain,
+            )
+        )
+        previous = name
+    show.table(
+        ("after step", "body ", "time", "spread", "GFLOP/s", "of FMA peak", "against the step before"),
+        rows,
+        f"FMA peak of {measured.threads} threads, measured in the same rounds: {show.rate(measured.peak_gflops)} GFLOP/s. Medians of "
+        f"{measured.rounds} paired rounds; every result verified.",
+    )
+    best = max(names, key=lambda name: measured[name].gflops)
+    session.report["size"] = size
+    session.report["peaks"] = {"fma_gflops": measured.peak_gflops}
+    session.report["results"] = measured.as_json()
+    session.headline = (
+        f"{show.rate(measured[best].gflops)} GFLOP/s, {show.share(measured.share_of_peak(best))} of FMA peak, "
+        f"{show.times(measured[names[0]].median_s / measured[best].median_s)} naive"
+    )
+    return measured
+
+
+def _gain(verdict) -> str:
+    if verdict.word == "cannot tell":
+        return "cannot tell"
+    return f"{show.times(verdict.ratio if verdict.word == 'faster' else 1 / verdict.ratio)} {verdict.word}"
+
+
+def _key_question(session, measured: Comparison, whose: dict[str, str]) -> None:
+    with show.waiting("following every access ..."):
+        orders = {
+            "untiled": session.call(access_order, ()),
+            "tiled": session.call(access_order, (("2.1", whose["2.1"]),)),
+        }
+    session.picture("access_pattern", lambda path: draw_access_pattern(path, orders))
+    untiled, tiled = (misses(orders[name]) for name in ("untiled", "tiled"))
+    answer = [
+        f"At {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}, with a simulated cache of {CACHE_LINES} lines of 64 bytes, the untiled order loads "
+        f"a line {sum(untiled.values()):,} times (A {untiled['A']:,}, B {untiled['B']:,}, C {untiled['C']:,}), the tiled order "
+        f"{sum(tiled.values()):,} times (A {tiled['A']:,}, B {tiled['B']:,}, C {tiled['C']:,}): the same multiplications, in an "
+        "order that uses a line completely while it is there."
+    ]
+    if {"naive", "2.1 tile"} <= measured.figures.keys():
+        answer.append(
+            f"Measured at the size above, with one thread and no vector loop yet: {measured.verdict('2.1 tile', 'naive').sentence()}."
+        )
+    answer.append(
+        "The picture shows the order of the touches: dark first, bright last. Untiled, B is swept once for every row of C."
+    )
+    show.question("Why does tiling (split and reorder) help the cache?", answer)
+
+
+# ---------------------------------------------------------------------------------------------- run in a worker
+
+
+def scheduled_matmul(M: int, N: int, K: int, steps: Steps):
+    """The matmul after `steps` of the ladder, as a Schedule."""
+    lesson = exercise.load_lesson("manual_schedule")
+    sch = lesson.matmul(M, N, K)
+    if steps:
+        lesson.pad(sch)
+    for known, whose in steps:
+        exercise.body(known, whose)(sch, *lesson.LADDER[known][1])
+    return sch
+
+
+def make_step(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
+    """The verified matmul after `steps`, ready to be timed."""
+    return runnable_matmul(scheduled_matmul(M, N, K, steps), M, N, K, seed)
+
+
+def ladder_candidates(
+    size: tuple[int, int, int], whose: dict[str, str], seed: int
+) -> list[Candidate]:
+    """Naive and every step, each on top of the ones before. A step that is missing in `whose` is the reference's."""
+    M, N, K = size
+    common = {"M": M, "N": N, "K": K, "seed": seed}
+    names = {"2.1": "tile", "2.2": "vectorize", "2.3": "parallel", "2.4": "register tile", "2.5": "pack B"}
+    candidates = [Candidate("naive", make_step, {**common, "steps": ()})]
+    steps: Steps = ()
+    for known, name in names.items():
+        steps = (*steps, (known, whose.get(known, REFERENCE)))
+        candidates.append(Candidate(f"{known} {name}", make_step, {**common, "steps": steps}))
+    return candidates
+
+
+def vector_add_nests() -> tuple[LoopNest, LoopNest]:
+    from tvm_practice.common.target import threads, vector_unit
+
+    lesson = exercise.load_lesson("manual_schedule")
+    sch = lesson.vector_add(ADD_LENGTH)
+    before = loop_nest(sch.mod)
+    lesson.schedule_vector_add(sch, threads(), vector_unit()[0])
+    return before, loop_nest(sch.mod)
+
+
+def make_vector_add(scheduled: bool, seed: int) -> Runnable:
+    import tvm
+
+    from tvm_practice.common.target import build, threads, vector_unit
+
+    lesson = exercise.load_lesson("manual_schedule")
+    sch = lesson.vector_add(ADD_LENGTH)
+    if scheduled:
+        lesson.schedule_vector_add(sch, threads(), vector_unit()[0])
+    function = build(sch.mod)
+    rng = np.random.default_rng(seed)
+    a, b = verify.random_array(rng, ADD_LENGTH), verify.random_array(rng, ADD_LENGTH)
+    tensors = [tvm.runtime.tensor(x) for x in (a, b, np.full(ADD_LENGTH, np.nan, "float32"))]
+    function(*tensors)
+    verify.assert_close(tensors[2].numpy(), a + b.astype("float64"), np.abs(a) + np.abs(b), 1, "C")
+    return Runnable(
+        lambda: function(*tensors), flops=ADD_LENGTH, bytes=12.0 * ADD_LENGTH, verified=True
+    )
+
+
+def access_order(steps: Steps) -> np.ndarray:
+    """The (i, j, k) that the block "C" visits, in the order of its scheduled loops: an array of shape (visits, 3)."""
+    sch = scheduled_matmul(ORDER_SIZE, ORDER_SIZE, ORDER_SIZE, steps)
+    block = sch.get(sch.get_sblock("C"))
+    realize = _realize_of(sch.mod["main"].body, block.name_hint)
+    loops = [sch.get(loop) for loop in sch.get_loops(sch.get_sblock("C"))]
+    names = [loop.loop_var.name for loop in loops]
+    grid = np.meshgrid(*[np.arange(int(loop.extent)) for loop in loops], indexing="ij")
+    values = {name: axis.ravel() for name, axis in zip(names, grid, strict=True)}
+    # The bindings are index arithmetic (i_0 * 8 + i_1): as text they are Python, and NumPy evaluates them for all iterations.
+    return np.stack([eval(str(value), {}, values) for value in realize.iter_values], axis=1)
+
+
+def _realize_of(statement, name: str):
+    """The SBlockRealize of a block."""
+    import tvm_ffi
+    from tvm import s_tir
+
+    found = []
+
+    def look(realize) -> None:
+        if realize.block.name_hint == name:
+            found.append(realize)
+
+    tvm_ffi.structural_walk(statement, (s_tir.SBlockRealize, look))
+    return found[0]
+
+
+# --------------------------------------------------------------------------------------------------- the cache
+
+
+def misses(order: np.ndarray) -> dict[str, int]:
+    """Lines of A, B and C that a small cache loads when the matmul visits (i, j, k) in this order.
+
+    Fully associative, least recently used out first; every visit reads A[i, k] and B[k, j] and updates C[i, j].
+    """
+    cache: OrderedDict[tuple[str, int], None] = OrderedDict()
+    count = {"A": 0, "B": 0, "C": 0}
+    for i, j, k in order.tolist():
+        for name, row, column in (("A", i, k), ("B", k, j), ("C", i, j)):
+            line = (name, (row * ORDER_SIZE + column) // CACHE_LINE_FLOATS)
+            if line in cache:
+                cache.move_to_end(line)
+                continue
+            count[name] += 1
+            cache[line] = None
+            if len(cache) > CACHE_LINES:
+                cache.popitem(last=False)
+    return count
+
+
+def draw_access_pattern(path: Path, orders: dict[str, np.ndarray]) -> None:
+    """One row of three pictures for each order: when each element of A, B and C is touched.
+
+    Shown are the first ORDER_SIZE^3 / 8 visits; what has not been touched by then is white.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = ORDER_SIZE**3 // 8
+    figure, axes = plt.subplots(len(orders), 3, figsize=(9, 3.2 * len(orders)), layout="constrained")
+    for row, (name, order) in zip(axes, orders.items(), strict=True):
+        count = misses(order)
+        for axis, (matrix, first, second) in zip(row, (("A", 0, 2), ("B", 2, 1), ("C", 0, 1)), strict=True):
+            touched = np.full((ORDER_SIZE, ORDER_SIZE), np.nan)
+            touched[order[:shown, first], order[:shown, second]] = np.arange(shown)
+            image = axis.imshow(touched, cmap="viridis", vmin=0, vmax=shown)
+            axis.set_title(f"{matrix}, {name}: {count[matrix]:,} lines loaded", fontsize=10)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.colorbar(image, ax=axes, label=f"last touched at visit ... of the first {shown:,}", shrink=0.8)
+    figure.suptitle(
+        f"Matmul {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}: the order in which elements are touched "
+        f"(all visits counted, cache of {CACHE_LINES} lines)",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

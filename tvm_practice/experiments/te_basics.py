@@ -1,0 +1,128 @@
+"""What phase 1 shows: from expression to a checked run, and one expression compiled for three machines."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.loop_nest import LoopNest, loop_nest
+
+ADD_LENGTH = 1_000_003  # prime: nothing divides it
+
+
+def run(session) -> None:
+    with show.waiting("vector addition ..."):
+        added = session.call(vector_add_story, session.seed)
+    show.heading("Worked: vector addition")
+    show.say("The expression `C[i] = A[i] + B[i]` becomes TensorIR, TVM's own program:")
+    show.code(added["script"])
+    show.say("Read as a loop nest, which is how this course will print it from here on:")
+    show.nest(added["nest"])
+    show.say(
+        f"Compiled and run on {ADD_LENGTH:,} random elements: equal to NumPy's float64 sum within float32 rounding."
+    )
+
+    whose = {known: session.exercise(known) for known in ("1.1", "1.2", "1.3", "1.4")}
+
+    with show.waiting("one expression for three targets ..."):
+        targets = session.call(one_expression_three_targets, whose["1.1"])
+    show.heading("One expression, three machines")
+    owner = "your" if whose["1.1"] == exercise.LEARNER else "the reference's"
+    show.say(
+        f"The innermost arithmetic of {owner} `matmul`, compiled for three machines. Only the target, "
+        "and a default schedule for it, differ; the expression does not."
+    )
+    for name, text, language in targets["excerpts"]:
+        show.line(f"  {name}", "bold")
+        show.code(text, language, most_lines=14)
+
+    session.report["targets"] = [name for name, _, _ in targets["excerpts"]]
+    session.headline = f"one matmul expression, {len(targets['excerpts'])} machines"
+    instructions = ", ".join(f"`{found}` on {name}" for name, found in targets["instructions"].items())
+    show.question(
+        "Why does TVM separate what is computed from how?",
+        (
+            f"In this run the same expression became {instructions}. Nothing in it had to change, because nothing in it "
+            "said how: no loop order, no vector width, no thread.",
+            "It also means that every transformation from here on can be checked against the expression, and that a program can "
+            "search through transformations (phase 5): all of them compute the same thing by construction. "
+            "PyTorch's eager mode cannot do that; when it meets `a @ b` it must call a kernel that exists.",
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- run in a worker
+
+
+def vector_add_story(seed: int) -> dict[str, str | LoopNest]:
+    """Declare, compile, run and verify the worked example; return its TensorIR as text and as a nest."""
+    from tvm import te
+
+    from tvm_practice.common.target import build
+
+    lesson = exercise.load_lesson("te_basics")
+    function = te.create_prim_func(lesson.vector_add(ADD_LENGTH))
+    rng = np.random.default_rng(seed)
+    a, b = verify.random_array(rng, ADD_LENGTH), verify.random_array(rng, ADD_LENGTH)
+    got = verify.run(build(function), (a, b), (ADD_LENGTH,))
+    verify.assert_close(got, a + b.astype("float64"), np.abs(a) + np.abs(b), 1, "C")
+    script = function.script()
+    return {"script": script[script.index("@T.prim_func") :], "nest": loop_nest(function)}
+
+
+def one_expression_three_targets(whose: str) -> dict:
+    """The x86-64 and AArch64 assembly and the CUDA C of one matmul: the lines around its multiply-add."""
+    import tvm
+    from tvm import te
+    from tvm.s_tir import Schedule
+    from tvm.s_tir import dlight as dl
+
+    size = 64
+    function = te.create_prim_func(exercise.body("1.1", whose)(size, size, size))
+
+    def for_cpu() -> tvm.IRModule:
+        """Column tiles as vectors, k outside of them: the least that lets an expression become vector code."""
+        sch = Schedule(function)
+        i, j, k = sch.get_loops(sch.get_sblock("C"))
+        columns, lane = sch.split(j, [None, 16])
+        sch.reorder(i, columns, k, lane)
+        sch.vectorize(lane)
+        return sch.mod
+
+    x86 = tvm.target.Target(
+        {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"}
+    )
+    arm = tvm.target.Target(
+        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}
+    )
+    cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_70"}, host="llvm")
+    excerpts = []
+    for name, target in (("x86-64 with AVX-512, assembly", x86), ("AArch64 with NEON, assembly", arm)):
+        assembly = tvm.compile(for_cpu(), target=target).mod.inspect_source("s")
+        excerpts.append((name, _around(assembly, r"\bv?fmadd|\bfmla\b|\bv?mulps|\bfmul\b"), "text"))
+    with cuda:
+        on_gpu = dl.ApplyDefaultSchedule(dl.gpu.Matmul(), dl.gpu.Fallback())(
+            tvm.IRModule({"main": function})
+        )
+        kernels = tvm.compile(on_gpu, target=cuda).mod.imports
+    if not kernels:
+        raise RuntimeError("TVM compiled the CUDA matmul to host code only")
+    source = kernels[0].inspect_source()
+    excerpts.append(("NVIDIA sm_70, CUDA C", _around(source, r"\* ?\w+.*\[.*\]\)+;"), "c"))
+    found = {
+        name.partition(",")[0]: _instruction(text) for name, text, _ in excerpts
+    }
+    return {"excerpts": excerpts, "instructions": found}
+
+
+def _around(source: str, pattern: str, before: int = 4, after: int = 4) -> str:
+    lines = source.splitlines()
+    at = next(number for number, line in enumerate(lines) if re.search(pattern, line))
+    return "\n".join(line.replace("\t", "  ") for line in lines[max(0, at - before) : at + after])
+
+
+def _instruction(text: str) -> str:
+    assembly = re.search(r"\b(v?fmadd\w+|fmla|v?mulps|fmul)\b", text)
+    return assembly[1] if assembly else "a multiply-add in CUDA C"

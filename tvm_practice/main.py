@@ -1,0 +1,358 @@
+"""Run the phases: `python -m tvm_practice.main` all five in order, `python -m tvm_practice.<phase>` one.
+
+Exit status: 0 when nothing is wrong (an unsolved exercise is not wrong), 1 when an answer is wrong, 2 when the command
+could not run, 130 when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tvm_practice.common import show, target, timing, worker
+from tvm_practice.common.exercise import (
+    LEARNER,
+    PHASES,
+    REFERENCE,
+    BrokenLesson,
+    exercises_of,
+    load_lesson,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "reports"
+RECORDS = ROOT / "records"
+
+TITLES = {
+    "te_basics": "Tensor expressions: what to compute",
+    "manual_schedule": "Schedules: how to compute it",
+    "schedule_analysis": "Measuring schedules",
+    "relay_import": "Whole models: from PyTorch to Relax",
+    "auto_tune": "Searching for schedules",
+}
+
+RIGHT, WRONG, TODO = 0, 1, 2  # exit statuses: nothing wrong, an answer wrong, could not run
+COULD_NOT_RUN = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for. size is (M, N, K) or None for the phase's own default."""
+
+    target: str
+    quick: bool
+    solutions: bool
+    seed: int
+    size: tuple[int, int, int] | None
+    trials: int | None
+
+
+@dataclass
+class Session:
+    """One run of one phase: its options, whose body of each exercise counts, and what it leaves behind."""
+
+    phase: str
+    options: Options
+    outcomes: list[Any] = field(default_factory=list)
+    headline: str = ""
+    pictures: list[Path] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def quick(self) -> bool:
+        return self.options.quick
+
+    @property
+    def seed(self) -> int:
+        return self.options.seed
+
+    @property
+    def records(self) -> Path:
+        """Where this phase keeps what it must find again in a later run."""
+        return _folder(RECORDS / self.phase)
+
+    def size(self, quick: int, full: int) -> tuple[int, int, int]:
+        """(M, N, K) asked for with --size, or the square default of this phase."""
+        side = quick if self.quick else full
+        return self.options.size or (side, side, side)
+
+    def exercise(self, exercise_id: str) -> str:
+        """Grade and show an exercise; return whose body the rest of the phase uses, the learner's or the reference."""
+        from tvm_practice.checks import grade
+
+        known = next(known for known in exercises_of(self.phase) if known.id == exercise_id)
+        with show.waiting(f"{exercise_id} {known.title} ..."):
+            outcome = reference = None
+            if not self.options.solutions:
+                outcome = grade(exercise_id, LEARNER, self.seed)
+            if outcome is None or outcome.state != "right":
+                reference = grade(exercise_id, REFERENCE, self.seed)
+        if reference is not None and reference.state != "right":
+            raise RuntimeError(f"the reference of {exercise_id} fails its check: {reference.sentence}")
+        if outcome is None:
+            show.heading(f"{exercise_id}  {known.title}  (reference)")
+            shown = reference
+        else:
+            self.outcomes.append(outcome)
+            show.heading(f"{exercise_id}  {known.title}", outcome.state)
+            shown = outcome if outcome.state == "right" else reference
+            if outcome.state == "wrong":
+                show.diagnosis(outcome.sentence)
+                for before, after in outcome.nests:
+                    show.line("  your loop nest", "dim")
+                    show.nest(after, before)
+            if outcome.printed.strip() and outcome.state == "wrong":
+                show.line("  it printed, at the end:", "dim")
+                show.code("\n".join(outcome.printed.strip().splitlines()[-5:]), "text")
+            if outcome.state != "right":
+                hint = f"--hint {exercise_id}"
+                show.line(f"  {known.place}: yours to write ({hint} helps). The reference stands in:", "dim")
+        for before, after in shown.nests:
+            show.nest(after, before)
+        return LEARNER if outcome is not None and outcome.state == "right" else REFERENCE
+
+    def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 300) -> Any:
+        """Run a function in a worker process and return its result."""
+        return worker.call(function, *arguments, seconds=seconds)
+
+    def compare(
+        self, candidates: Sequence[timing.Candidate], rounds: int | None = None, what: str = "timing"
+    ) -> timing.Comparison:
+        """Time candidates in paired rounds, behind a progress bar. Nine rounds (seven if quick) unless told."""
+        rounds = rounds or (7 if self.quick else 11)
+        with show.progress(what, len(candidates) * (rounds + 1)) as bar:
+            measured = timing.compare(
+                candidates, rounds, 0.03 if self.quick else 0.06, lambda name: show.advance(bar, name)
+            )
+        for name, reason in measured.failed.items():
+            show.line(f"  {name} was not measured: {reason}", "yellow")
+        return measured
+
+    def picture(self, name: str, draw: Callable[[Path], None]) -> None:
+        """Have `draw(path)` write reports/<phase>/<name>.png and say where it is; a full disk costs only the picture."""
+        path = REPORTS / self.phase / f"{name}.png"
+        try:
+            _folder(path.parent)
+            draw(path)
+        except OSError as error:
+            show.line(f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow")
+            return
+        self.pictures.append(path)
+        show.line(f"  picture: {_relative(path)}", "dim")
+
+    def save_report(self, machine: dict[str, Any]) -> None:
+        """Write what was measured to reports/<phase>.json, whole or not at all."""
+        path = REPORTS / f"{self.phase}.json"
+        content = {"phase": self.phase, "machine": machine, "seed": self.seed, **self.report}
+        try:
+            _folder(REPORTS)
+            with tempfile.NamedTemporaryFile("w", dir=REPORTS, suffix=".tmp", delete=False) as file:
+                json.dump(content, file, indent=1)
+            os.replace(file.name, path)
+        except OSError as error:
+            show.line(f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow")
+
+    def count(self, state: str) -> int:
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+# ---------------------------------------------------------------------------------------------- running the phases
+
+
+def run_phases(phases: Sequence[str], options: Options) -> int:
+    """Run the phases in order, then the summary if there are several; return the exit status."""
+    try:
+        target.check_usable(options.target)
+    except target.UnusableTarget as error:
+        return _refuse(str(error))
+    sessions = []
+    try:
+        machine = _introduce(options)
+        for phase in phases:
+            session = Session(phase, options)
+            sessions.append(session)
+            show.title(f"Phase {PHASES.index(phase) + 1}  {TITLES[phase]}", f"tvm_practice/{phase}.py")
+            try:
+                importlib.import_module(f"tvm_practice.experiments.{phase}").run(session)
+            except worker.WorkerFailed as error:
+                if "BrokenLesson" not in str(error):
+                    raise
+                show.diagnosis(str(error).partition(": ")[2])
+                session.headline = "could not run: the lesson file is damaged"
+            session.save_report(machine)
+        if len(sessions) > 1:
+            _summary(sessions)
+    except KeyboardInterrupt:
+        show.line("\nInterrupted; what was measured until here is lost, tuning records are kept.")
+        return INTERRUPTED
+    except worker.WorkerFailed as error:
+        if error.failure.printed.strip():
+            show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")
+        return _refuse(f"the phase could not be finished: {error}")
+    damaged = any(session.headline.startswith("could not run") for session in sessions)
+    return WRONG if damaged or any(session.count("wrong") for session in sessions) else RIGHT
+
+
+def _introduce(options: Options) -> dict[str, Any]:
+    """Say what runs and on what; every figure below is to be read with it."""
+    with show.waiting("starting TVM ..."):
+        machine = worker.call(target.machine)
+    show.line(
+        f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), {machine['threads']} threads of "
+        f"{machine['cores']} cores, load {machine['load']:.2f} | TVM {machine['tvm']}, LLVM {machine['llvm']}, "
+        f"Python {machine['python']} | seed {options.seed}",
+        "dim",
+    )
+    return machine
+
+
+def _summary(sessions: Sequence[Session]) -> None:
+    show.title("Summary")
+    rows = []
+    for number, session in enumerate(sessions, 1):
+        exercises = exercises_of(session.phase)
+        done = session.count("right")
+        wrong = session.count("wrong")
+        state = "references" if session.options.solutions else f"{done} of {len(exercises)}"
+        rows.append((f"{number} {session.phase}", state + (f", {wrong} wrong" if wrong else ""), session.headline))
+    show.table(("phase", "solved ", "this run "), rows)
+    pictures = [_relative(path) for session in sessions for path in session.pictures]
+    if pictures:
+        show.line("Pictures: " + ", ".join(map(str, pictures)))
+    if sessions[0].options.solutions:
+        return
+    outcomes = [outcome for session in sessions for outcome in session.outcomes]
+    wrong = next((outcome for outcome in outcomes if outcome.state == "wrong"), None)
+    todo = next((outcome for outcome in outcomes if outcome.state == "todo"), None)
+    if (following := wrong or todo) is None:
+        show.line("Every exercise is solved.", "bold green")
+        return
+    phase = next(s.phase for s in sessions if following in s.outcomes)
+    known = next(known for known in exercises_of(phase) if known.id == following.id)
+    verb = "correct" if following is wrong else "write"
+    show.line(
+        f"Next: {verb} exercise {known.id}, {known.title}, at {known.place}, "
+        f"then run  python -m tvm_practice.{phase}",
+        "bold",
+    )
+
+
+def _refuse(sentence: str) -> int:
+    click.echo(f"tvm_practice: {sentence}", err=True)
+    return COULD_NOT_RUN
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+
+class _Size(click.ParamType):
+    """N for a square matmul, or MxNxK."""
+
+    name = "N|MxNxK"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
+        found = re.fullmatch(r"(\d+)(?:x(\d+)x(\d+))?", str(value))
+        sides = [int(side) for side in found.groups() if side] if found else []
+        if not sides or min(sides) < 1 or max(sides) > 8192:
+            self.fail(f"{value!r} is no size; give N or MxNxK with each from 1 to 8192, such as 512 or 1000x517x333.")
+        m, n, k = sides if len(sides) == 3 else sides * 3
+        return m, n, k
+
+
+_OPTIONS = (
+    click.option(
+        "--target",
+        default="cpu",
+        envvar=target.TARGET_VARIABLE,
+        show_envvar=True,
+        metavar="|".join(target.TARGETS),
+        help="What code is generated for.",
+    ),
+    click.option("--quick", is_flag=True, help="Smaller sizes, fewer rounds, 64 trials."),
+    click.option("--solutions", is_flag=True, help="The reference bodies throughout."),
+    click.option("--seed", type=click.IntRange(0), help="Seed of every random input; fresh if not given."),
+    click.option("--size", type=_Size(), help="Size of the matmul in phases 2, 3 and 5."),
+    click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
+    click.option("--hint", metavar="ID", help="Show a hint for an exercise, and nothing else."),
+    click.option("--more", count=True, help="With --hint: one tier more each time it is given."),
+)
+
+
+def _run(phases: Sequence[str], hint: str | None, more: int, seed: int | None, **given: Any) -> int:
+    if hint is not None:
+        return _hint(hint, more)
+    seed = seed if seed is not None else secrets.randbelow(1 << 31)
+    return run_phases(phases, Options(seed=seed, **given))
+
+
+def _hint(exercise_id: str, more: int) -> int:
+    known = {known.id: known for phase in PHASES for known in exercises_of(phase)}
+    if exercise_id not in known:
+        return _refuse(f"there is no exercise {exercise_id!r}; there are {', '.join(known)}.")
+    from tvm_practice.checks import hints_of
+
+    hints = hints_of(exercise_id)
+    show.heading(f"{exercise_id}  {known[exercise_id].title}")
+    for number, text in enumerate(hints[: more + 1], 1):
+        show.say(f"{number}. {text}")
+    if more + 1 < len(hints):
+        show.line(f"(add --more{' --more' * more} for the next hint)", "dim")
+    return RIGHT
+
+
+def _command(name: str, summary: str, phases: Sequence[str]) -> click.Command:
+    """A click command that runs `phases`."""
+
+    @click.pass_context
+    def run(context: click.Context, **given: Any) -> None:
+        context.exit(_run(phases, **given))
+
+    for option in reversed(_OPTIONS):
+        run = option(run)
+    return click.command(name, help=summary)(run)
+
+
+def run_phase_from_command_line(phase: str) -> int:
+    """The entry of `python -m tvm_practice.<phase>`; returns the exit status."""
+    command = _command(f"python -m tvm_practice.{phase}", f"{TITLES[phase]}.", (phase,))
+    return _status_of(command)
+
+
+def main() -> int:
+    """The entry of `python -m tvm_practice.main`; returns the exit status."""
+    return _status_of(
+        _command("python -m tvm_practice.main", "All five phases in order, then a summary.", PHASES)
+    )
+
+
+def _status_of(command: click.Command) -> int:
+    try:
+        command.main(args=sys.argv[1:], prog_name=command.name)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else COULD_NOT_RUN
+    return RIGHT
+
+
+if __name__ == "__main__":
+    sys.exit(main())
