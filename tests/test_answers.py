@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from pathlib import Path
 
 import pytest
 
+from tests.wrong_answers import answers_of
 from tvm_practice.checks import grade
 from tvm_practice.common.exercise import PHASES, REFERENCE, catalogue
 from tvm_practice.common.worker import call
@@ -16,22 +15,12 @@ FOLDER = Path(__file__).parent / "wrong_answers"
 FEWEST_WRONG, FEWEST_RIGHT = 4, 2
 
 
-def _answers_of(phase: str) -> list[tuple[str, str, str | None]]:
-    """(function name, exercise, diagnosis or None) of every marked answer of a phase."""
-    module = importlib.import_module(f"tests.wrong_answers.{phase}")
-    return [
-        (name, function.answer.exercise_id, function.answer.diagnosis)
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if hasattr(function, "answer")
-    ]
-
-
 # Read in a worker: the answers import TVM and the lessons, which this process does not need.
 ANSWERS = [
     (phase, *answer)
     for phase in PHASES
     if (FOLDER / f"{phase}.py").exists()
-    for answer in call(_answers_of, phase)
+    for answer in call(answers_of, phase)
 ]
 WRONG = [answer for answer in ANSWERS if answer[3] is not None]
 RIGHT = [answer for answer in ANSWERS if answer[3] is None]
@@ -57,13 +46,19 @@ def test_another_right_answer_is_accepted(phase, name, exercise_id, diagnosis) -
 def test_a_wrong_answer_gets_its_own_diagnosis(phase, name, exercise_id, diagnosis) -> None:
     outcome = grade(exercise_id, f"{FOLDER / phase}.py:{name}", seed=3)
     assert outcome.state == "wrong", f"{name} is wrong, but counts as {outcome.state}"
-    assert diagnosis in outcome.sentence, f"{name} should be told {diagnosis!r}; it was told: {outcome.sentence}"
+    assert diagnosis in outcome.sentence, (
+        f"{name} should be told {diagnosis!r}; it was told: {outcome.sentence}"
+    )
 
 
 @pytest.mark.parametrize("exercise_id", catalogue())
-def test_an_exercise_has_enough_answers_and_each_wrong_one_a_diagnosis_of_its_own(exercise_id: str) -> None:
+def test_an_exercise_has_enough_answers_and_each_wrong_one_a_diagnosis_of_its_own(
+    exercise_id: str,
+) -> None:
     diagnoses = [diagnosis for _, _, known, diagnosis in WRONG if known == exercise_id]
     others = [name for _, name, known, _ in RIGHT if known == exercise_id]
     assert len(diagnoses) >= FEWEST_WRONG, f"{exercise_id} has only {len(diagnoses)} wrong answers"
-    assert len(set(diagnoses)) == len(diagnoses), f"{exercise_id}: two wrong answers share a diagnosis"
+    assert len(set(diagnoses)) == len(diagnoses), (
+        f"{exercise_id}: two wrong answers share a diagnosis"
+    )
     assert len(others) >= FEWEST_RIGHT, f"{exercise_id} has only {len(others)} other right answers"

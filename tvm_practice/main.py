@@ -69,6 +69,7 @@ class Session:
     headline: str = ""
     pictures: list[Path] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    _graded: dict[str, Any] = field(default_factory=dict)
 
     @property
     def quick(self) -> bool:
@@ -88,53 +89,73 @@ class Session:
         side = quick if self.quick else full
         return self.options.size or (side, side, side)
 
-    def exercise(self, exercise_id: str) -> str:
-        """Grade and show an exercise; return whose body the rest of the phase uses, the learner's or the reference."""
+    def grade(self, exercise_id: str, whose: str) -> Any:
+        """The outcome of an exercise of any phase; each is graded once a session."""
         from tvm_practice.checks import grade
 
+        if (exercise_id, whose) not in self._graded:
+            self._graded[exercise_id, whose] = grade(exercise_id, whose, self.seed)
+        return self._graded[exercise_id, whose]
+
+    def whose(self, exercise_id: str) -> str:
+        """Whose body of an exercise to build on: the learner's where it is right, else the reference's."""
+        if self.options.solutions or self.grade(exercise_id, LEARNER).state != "right":
+            return REFERENCE
+        return LEARNER
+
+    def exercise(self, exercise_id: str) -> str:
+        """Grade and show an exercise of this phase; return whose body the rest of the phase builds on."""
         known = next(known for known in exercises_of(self.phase) if known.id == exercise_id)
         with show.waiting(f"{exercise_id} {known.title} ..."):
-            outcome = reference = None
-            if not self.options.solutions:
-                outcome = grade(exercise_id, LEARNER, self.seed)
-            if outcome is None or outcome.state != "right":
-                reference = grade(exercise_id, REFERENCE, self.seed)
-        if reference is not None and reference.state != "right":
-            raise RuntimeError(f"the reference of {exercise_id} fails its check: {reference.sentence}")
-        if outcome is None:
+            whose = self.whose(exercise_id)
+            shown = self.grade(exercise_id, whose)
+        if shown.state != "right":
+            raise RuntimeError(f"the reference of {exercise_id} fails its check: {shown.sentence}")
+        if self.options.solutions:
             show.heading(f"{exercise_id}  {known.title}  (reference)")
-            shown = reference
         else:
+            outcome = self.grade(exercise_id, LEARNER)
             self.outcomes.append(outcome)
             show.heading(f"{exercise_id}  {known.title}", outcome.state)
-            shown = outcome if outcome.state == "right" else reference
             if outcome.state == "wrong":
-                show.diagnosis(outcome.sentence)
-                for before, after in outcome.nests:
-                    show.line("  your loop nest", "dim")
-                    show.nest(after, before)
-            if outcome.printed.strip() and outcome.state == "wrong":
-                show.line("  it printed, at the end:", "dim")
-                show.code("\n".join(outcome.printed.strip().splitlines()[-5:]), "text")
+                self._tell(outcome)
             if outcome.state != "right":
-                hint = f"--hint {exercise_id}"
-                show.line(f"  {known.place}: yours to write ({hint} helps). The reference stands in:", "dim")
+                show.line(
+                    f"  {known.place}: yours to write (--hint {exercise_id} helps). The reference stands in:",
+                    "dim",
+                )
         for before, after in shown.nests:
             show.nest(after, before)
-        return LEARNER if outcome is not None and outcome.state == "right" else REFERENCE
+        return whose
+
+    def _tell(self, outcome: Any) -> None:
+        """What a wrong answer did: the tutor's sentence, its loop nest, and the end of what it printed."""
+        show.diagnosis(outcome.sentence)
+        for before, after in outcome.nests:
+            show.line("  your loop nest", "dim")
+            show.nest(after, before)
+        if outcome.printed.strip():
+            show.line("  it printed, at the end:", "dim")
+            show.code("\n".join(outcome.printed.strip().splitlines()[-5:]), "text")
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 300) -> Any:
         """Run a function in a worker process and return its result."""
         return worker.call(function, *arguments, seconds=seconds)
 
     def compare(
-        self, candidates: Sequence[timing.Candidate], rounds: int | None = None, what: str = "timing"
+        self,
+        candidates: Sequence[timing.Candidate],
+        rounds: int | None = None,
+        what: str = "timing",
     ) -> timing.Comparison:
         """Time candidates in paired rounds, behind a progress bar. Nine rounds (seven if quick) unless told."""
         rounds = rounds or (7 if self.quick else 11)
         with show.progress(what, len(candidates) * (rounds + 1)) as bar:
             measured = timing.compare(
-                candidates, rounds, 0.03 if self.quick else 0.06, lambda name: show.advance(bar, name)
+                candidates,
+                rounds,
+                0.03 if self.quick else 0.06,
+                lambda name: show.advance(bar, name),
             )
         for name, reason in measured.failed.items():
             show.line(f"  {name} was not measured: {reason}", "yellow")
@@ -147,7 +168,9 @@ class Session:
             _folder(path.parent)
             draw(path)
         except OSError as error:
-            show.line(f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow")
+            show.line(
+                f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow"
+            )
             return
         self.pictures.append(path)
         show.line(f"  picture: {_relative(path)}", "dim")
@@ -162,7 +185,9 @@ class Session:
                 json.dump(content, file, indent=1)
             os.replace(file.name, path)
         except OSError as error:
-            show.line(f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow")
+            show.line(
+                f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow"
+            )
 
     def count(self, state: str) -> int:
         return sum(outcome.state == state for outcome in self.outcomes)
@@ -192,7 +217,9 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
         for phase in phases:
             session = Session(phase, options)
             sessions.append(session)
-            show.title(f"Phase {PHASES.index(phase) + 1}  {TITLES[phase]}", f"tvm_practice/{phase}.py")
+            show.title(
+                f"Phase {PHASES.index(phase) + 1}  {TITLES[phase]}", f"tvm_practice/{phase}.py"
+            )
             try:
                 importlib.import_module(f"tvm_practice.experiments.{phase}").run(session)
             except worker.WorkerFailed as error:
@@ -224,6 +251,12 @@ def _introduce(options: Options) -> dict[str, Any]:
         f"Python {machine['python']} | seed {options.seed}",
         "dim",
     )
+    if machine["load"] > 0.5:
+        show.line(
+            f"Other programs keep {machine['load']:.1f} cores busy (load average): figures will be lower than they could be, "
+            "and verdicts less certain.",
+            "yellow",
+        )
     return machine
 
 
@@ -235,7 +268,13 @@ def _summary(sessions: Sequence[Session]) -> None:
         done = session.count("right")
         wrong = session.count("wrong")
         state = "references" if session.options.solutions else f"{done} of {len(exercises)}"
-        rows.append((f"{number} {session.phase}", state + (f", {wrong} wrong" if wrong else ""), session.headline))
+        rows.append(
+            (
+                f"{number} {session.phase}",
+                state + (f", {wrong} wrong" if wrong else ""),
+                session.headline,
+            )
+        )
     show.table(("phase", "solved ", "this run "), rows)
     pictures = [_relative(path) for session in sessions for path in session.pictures]
     if pictures:
@@ -275,7 +314,9 @@ class _Size(click.ParamType):
         found = re.fullmatch(r"(\d+)(?:x(\d+)x(\d+))?", str(value))
         sides = [int(side) for side in found.groups() if side] if found else []
         if not sides or min(sides) < 1 or max(sides) > 8192:
-            self.fail(f"{value!r} is no size; give N or MxNxK with each from 1 to 8192, such as 512 or 1000x517x333.")
+            self.fail(
+                f"{value!r} is no size; give N or MxNxK with each from 1 to 8192, such as 512 or 1000x517x333."
+            )
         m, n, k = sides if len(sides) == 3 else sides * 3
         return m, n, k
 
@@ -291,7 +332,9 @@ _OPTIONS = (
     ),
     click.option("--quick", is_flag=True, help="Smaller sizes, fewer rounds, 64 trials."),
     click.option("--solutions", is_flag=True, help="The reference bodies throughout."),
-    click.option("--seed", type=click.IntRange(0), help="Seed of every random input; fresh if not given."),
+    click.option(
+        "--seed", type=click.IntRange(0), help="Seed of every random input; fresh if not given."
+    ),
     click.option("--size", type=_Size(), help="Size of the matmul in phases 2, 3 and 5."),
     click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
     click.option("--hint", metavar="ID", help="Show a hint for an exercise, and nothing else."),

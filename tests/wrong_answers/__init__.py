@@ -6,6 +6,8 @@ tests/test_answers.py runs the check on every one of them.
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,3 +34,13 @@ def _mark(answer: Answer) -> Callable[[Callable], Callable]:
         return function
 
     return mark
+
+
+def answers_of(phase: str) -> list[tuple[str, str, str | None]]:
+    """(function name, exercise, diagnosis or None) of every marked answer of a phase, in the order of the file."""
+    module = importlib.import_module(f"tests.wrong_answers.{phase}")
+    return [
+        (name, function.answer.exercise_id, function.answer.diagnosis)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and hasattr(function, "answer")
+    ]

@@ -19,6 +19,7 @@ import numpy as np
 from tvm_practice.common import exercise, worker
 from tvm_practice.common.exercise import LEARNER
 from tvm_practice.common.loop_nest import LoopNest
+from tvm_practice.common.refusal import in_plain_words
 from tvm_practice.common.verify import Wrong
 
 SECONDS = 60.0
@@ -107,9 +108,7 @@ def grade(
 
     whose: "learner", "reference" or "FILE.py:function".
     """
-    with worker.Worker(
-        _grade_in_worker, exercise_id, whose, seed, limit_memory=True
-    ) as process:
+    with worker.Worker(_grade_in_worker, exercise_id, whose, seed, limit_memory=True) as process:
         try:
             return process.answer(seconds)
         except worker.WorkerFailed as error:
@@ -159,12 +158,9 @@ def _told(error: Exception, body: Callable[..., Any]) -> str:
     """An exception of a learner's body as a sentence: the line of the body's own file, and what TVM or Python meant."""
     file = body.__code__.co_filename
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    where = f"line {lines[-1].lineno}, `{lines[-1].line}`" if lines else f"the call of {body.__name__}"
+    where = (
+        f"line {lines[-1].lineno}, `{lines[-1].line}`" if lines else f"the call of {body.__name__}"
+    )
     if isinstance(error, MemoryError):
         return f"At {where}: it {_TOO_MUCH_MEMORY}"
-    text = str(error)
-    if "Error message:" in text:  # a ScheduleError prints the whole program first
-        text = text.rpartition("Error message:")[2]
-    text = " ".join(text.split())
-    text = text if len(text) <= 400 else text[:400] + " ..."
-    return f"At {where}: {type(error).__name__}: {text or 'no message'}"
+    return f"At {where}: {in_plain_words(error)}"

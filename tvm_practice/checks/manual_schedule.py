@@ -3,51 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import numpy as np
+from math import prod
 
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
+from tvm_practice.common.loop_nest import Block, Loop, LoopNest, loop_nest
 from tvm_practice.common.target import build
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("manual_schedule")
 
+Size = tuple[int, int, int]
+Tile = tuple[int, int]
 
-def step(exercise_id: str, body: Callable, trial: Trial, M: int, N: int, K: int):
+
+def cases() -> tuple[tuple[Size, Tile], ...]:
+    """A size that the tile divides, to look at; one that it does not; and another tile, for the steps that are given one."""
+    rows, columns = lesson.ROWS, lesson.COLUMNS
+    return (
+        ((4 * rows, 3 * columns, 40), (rows, columns)),
+        ((4 * rows + 1, 3 * columns + 5, 23), (rows, columns)),
+        ((3 * rows, 2 * columns, 17), (rows // 2, columns // 4)),
+    )
+
+
+def step(exercise_id: str, body: Callable, trial: Trial, size: Size, tile: Tile, fused: bool = False):
     """Climb the ladder with references up to a step, take that step with `body`; return the nests before and after,
-    and the schedule."""
-    sch = lesson.matmul(M, N, K)
+    and the schedule.
+
+    fused: whether io and jo are one loop, as an answer to 2.3 may leave them.
+    """
+    arguments = {"2.1": tile, "2.5": tile[1:]}
+    sch = lesson.matmul(*size)
     lesson.pad(sch)
-    for known, (_, arguments) in lesson.LADDER.items():
+    for known in lesson.LADDER:
         if known == exercise_id:
             break
-        body_of(known)(sch, *arguments)
-    before = loop_nest(sch.mod)
-    trial.call(body, sch, *lesson.LADDER[exercise_id][1])
+        body_of(known)(sch, *arguments.get(known, ()))
+        if known == "2.3" and fused:
+            io, jo, *_ = sch.get_loops(sch.get_sblock("C"))
+            sch.parallel(sch.fuse(io, jo))
+    before, shapes = loop_nest(sch.mod), _argument_shapes(sch)
+    given = arguments.get(exercise_id, ())
+    trial.call(body, sch, *given)
     after = loop_nest(sch.mod)
     trial.show(after, before)
+    call = f"{body.__name__}({', '.join(['sch', *map(str, given)])})"
+    if changed := [name for name, shape in _argument_shapes(sch).items() if shape != shapes[name]]:
+        raise Wrong(
+            f"{call} changed the shape of {changed[0]} itself, an argument of the function: whoever calls it has {changed[0]} as "
+            "it was. Only a copy that the function makes may get another layout; make the copy first."
+        )
     if after.lines == before.lines:
-        raise Wrong(f"{body.__name__} ran, but the loop nest is what it was before: no primitive was applied to sch.")
+        raise Wrong(f"{call} ran, but the loop nest is what it was before. Each primitive changes sch itself; was any called?")
     return before, after, sch
 
 
-def sizes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """A size that the tile divides, to look at, and one that it does not."""
-    rows, columns = lesson.ROWS, lesson.COLUMNS
-    return (4 * rows, 3 * columns, 40), (3 * rows + 1, 2 * columns + 5, 23)
+def _argument_shapes(sch) -> dict[str, tuple[int, ...]]:
+    return {
+        buffer.name: tuple(int(extent) for extent in buffer.shape)
+        for buffer in sch.mod["main"].params
+    }
 
 
-def assert_multiplies(sch, trial: Trial, M: int, N: int, K: int) -> None:
+def assert_multiplies(sch, trial: Trial, size: Size) -> None:
+    M, N, K = size
     a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
     try:
         function = build(sch.mod)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
-        raise Wrong(f"The schedule is accepted, but TVM cannot compile the program it makes: {reason}") from None
+        raise Wrong(f"TVM allows each primitive, but cannot compile the program they make: {reason}") from None
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
     verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
@@ -61,8 +89,21 @@ def product(nest: LoopNest) -> Block:
     return block
 
 
-def only(block: Block, kind: str) -> list[str]:
-    return [loop.name for loop in block.loops if loop.kind == kind]
+def of_kind(block: Block, kind: str) -> list[int]:
+    """Where the block's loops of a kind stand, 0 being the outermost."""
+    return [n for n, loop in enumerate(block.loops) if loop.kind == kind]
+
+
+def other_kinds(block: Block) -> str:
+    """The loops that are not serial, in brackets, for a sentence that says what is missing."""
+    told = [f"{loop.name} is {loop.kind}" for loop in block.loops if loop.kind != "serial"]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def shape_of(block: Block, inner: int) -> list[tuple]:
+    """What the `inner` innermost loops are, whatever their names and kinds."""
+    extents = [loop.extent for loop in block.loops]
+    return list(zip(block.feeds, extents, block.strides, strict=True))[-inner:]
 
 
 @check(
@@ -75,29 +116,69 @@ def only(block: Block, kind: str) -> list[str]:
     ),
 )
 def tile(body: Callable, trial: Trial) -> None:
-    rows, columns = lesson.ROWS, lesson.COLUMNS
-    for M, N, K in sizes():
-        _, after, sch = step("2.1", body, trial, M, N, K)
+    for size, (rows, columns) in cases():
+        before, after, sch = step("2.1", body, trial, size, (rows, columns))
         block = product(after)
-        where = f"The loops are now {block.order()}"
-        if len(block.loops) != 5:
-            raise Wrong(f"{where}; expected five: io, jo, k, ii, ji. Split i and j, and leave k whole.")
-        extents = [loop.extent for loop in block.loops]
-        feeds = list(block.feeds)
-        if feeds[4] != "j":
-            raise Wrong(f"{where}: the innermost belongs to {feeds[4]}. It should be ji, along a row of B and C.")
-        if feeds[3] == "k":
-            raise Wrong(f"{where}: k lies inside of ii. Then B's row is loaded again for every row of the tile; k goes outside.")
-        if feeds[2] != "k":
-            raise Wrong(f"{where}: k should be in the middle, outside of the tile's own loops ii and ji and inside of io and jo.")
-        if extents[3:] == [columns, rows] or (extents[3], extents[4]) == (columns, columns):
-            raise Wrong(f"The tile is {extents[3]} x {extents[4]}; expected {rows} rows by {columns} columns. Are the factors swapped?")
-        if extents[3:] != [rows, columns]:
+        _assert_tile_loops(block)
+        row = product(before).strides[0]  # from one row of C to the next
+        ii, ji = block.loops[3:]
+        if block.strides[4] != 1 or block.strides[3] != row:
             raise Wrong(
-                f"The inner loops have extents {extents[3]} and {extents[4]}; expected {rows} and {columns}. "
-                "In sch.split(loop, [None, factor]) the second is the inner one."
+                f"{ii.name} and {ji.name} are inside, but they step from tile to tile: consecutive iterations of {ji.name} write "
+                f"elements of C that lie {block.strides[4]} apart. sch.split returns the outer loop first, then the inner one."
             )
-        assert_multiplies(sch, trial, M, N, K)
+        if (ii.extent, ji.extent) == (columns, rows) != (rows, columns):
+            raise Wrong(f"The tile is {ii.extent} x {ji.extent}; expected {rows} rows by {columns} columns. Are the factors swapped?")
+        if (ii.extent, ji.extent) == (lesson.ROWS, lesson.COLUMNS) != (rows, columns):
+            raise Wrong(
+                f"tile(sch, {rows}, {columns}) makes tiles of {ii.extent} x {ji.extent}: take the arguments rows and columns, "
+                "not the numbers they happen to be here."
+            )
+        if (ii.extent, ji.extent) != (rows, columns):
+            raise Wrong(
+                f"The inner loops have extents {ii.extent} and {ji.extent}; expected {rows} and {columns}. "
+                "The list of sch.split goes from the outer extent to the inner one."
+            )
+        if block.guarded:
+            raise Wrong(
+                f"The factors make more iterations than the loop has (i has {size[0]}, j has {size[1]}, before padding), so a guard `if` "
+                "stands around the statement. None instead of the outer factor is always exact here."
+            )
+        if told := other_kinds(block):
+            raise Wrong(f"The tile is right, but a loop has another kind already{told}. Each kind has its own step, to be timed by itself.")
+        assert_multiplies(sch, trial, size)
+
+
+def _assert_tile_loops(block: Block) -> None:
+    """Five loops, of i, j, k, i, j in this order (or j, i, ...)."""
+    now = f"The loops are now {block.order()}"
+    if fused := [loop.name for loop, feeds in zip(block.loops, block.feeds, strict=True) if "," in feeds]:
+        raise Wrong(f"{now}; {fused[0]} runs over two indices at once. Nothing is to be fused in this step.")
+    count = {axis: len(block.position(axis)) for axis in "ijk"}
+    if count["k"] > 1:
+        raise Wrong(f"{now}: k is split as well. Leave it whole: a tile is a block of C, and C has no k.")
+    if missing := [axis for axis in "ij" if count[axis] == 1]:
+        raise Wrong(f"{now}: {' and '.join(missing)} is not split. The tile needs both, ii from i and ji from j.")
+    if len(block.loops) != 5:
+        raise Wrong(f"{now}: {len(block.loops)} of them; expected five: io, jo, k, ii, ji.")
+    feeds = block.feeds
+    if feeds == ("i", "i", "j", "j", "k"):
+        raise Wrong(f"{now}, as the splits left them. Now put them in order: io, jo, k, ii, ji.")
+    if feeds[4] == "k":
+        raise Wrong(
+            f"{now}: with k innermost, each element of C is finished before the next one, and B is walked down its columns as before. "
+            "k goes outside of the tile's own loops."
+        )
+    if feeds[4] == "i":
+        raise Wrong(f"{now}: the innermost runs down a column of C. It should be ji, along a row of B and C.")
+    if feeds[3] == "k":
+        raise Wrong(f"{now}: k lies inside of ii, so the row of B is loaded again for every row of the tile. k goes around both.")
+    if feeds[0] == "k":
+        raise Wrong(
+            f"{now}: with k outermost, all of C is passed through for every k, and no tile stays in the cache. k goes inside of io and jo."
+        )
+    if feeds[2] != "k":
+        raise Wrong(f"{now}: k should be the third, inside of io and jo (which tile) and outside of ii and ji (where in the tile).")
 
 
 @check(
@@ -109,25 +190,42 @@ def tile(body: Callable, trial: Trial) -> None:
     ),
 )
 def vectorize(body: Callable, trial: Trial) -> None:
-    for M, N, K in sizes():
-        before, after, sch = step("2.2", body, trial, M, N, K)
+    for size, tile_of_case in cases():
+        before, after, sch = step("2.2", body, trial, size, tile_of_case)
         block = product(after)
-        vectorized = only(block, "vectorized")
+        vectorized = of_kind(block, "vectorized")
         if not vectorized:
-            others = [f"{loop.name} is {loop.kind}" for loop in block.loops if loop.kind != "serial"]
-            told = f" ({', '.join(others)})" if others else ""
-            raise Wrong(f"The result would be right, but no loop is vectorized{told}.")
-        place = next(n for n, loop in enumerate(block.loops) if loop.kind == "vectorized")
-        if block.feeds[place] != "j" or place != len(block.loops) - 1:
+            raise Wrong(f"The result would be right, but no loop is vectorized{other_kinds(block)}.")
+        _assert_neighbours(block, vectorized[0])
+        if shape_of(block, 9) != shape_of(product(before), 9):
             raise Wrong(
-                f"Loop {vectorized[0]} is vectorized, but it belongs to {block.feeds[place]}: its neighbours lie a whole row apart in "
-                "memory. Vectorize the innermost loop, ji."
+                f"The loops are now {block.order()}; expected the five of 2.1, the last of them vectorized. (Where it is longer than a vector "
+                "register, the compiler cuts it into registers itself.)"
             )
-        if len(block.loops) != len(product(before).loops):
-            raise Wrong(f"The loops are now {block.order()}; expected the five of 2.1, the last of them vectorized.")
-        if extra := only(block, "parallel") + only(block, "unrolled"):
-            raise Wrong(f"Loop {extra[0]} was changed as well; this step only vectorizes. The others have their own.")
-        assert_multiplies(sch, trial, M, N, K)
+        for loop in block.loops[:-1]:
+            if loop.kind != "serial":
+                raise Wrong(f"Loop {loop.name} is {loop.kind} as well; this step only vectorizes ji. The others have steps of their own.")
+        assert_multiplies(sch, trial, size)
+
+
+def _assert_neighbours(block: Block, place: int) -> None:
+    """The loop at `place` is the innermost, and its iterations write neighbouring elements."""
+    loop, feeds, stride = block.loops[place], block.feeds[place], block.strides[place]
+    if "," in feeds:
+        raise Wrong(
+            f"Loop {loop.name} is vectorized, which is two loops fused to one: its {loop.extent} elements lie in several rows of C, not side by "
+            "side. Vectorize ji alone."
+        )
+    if feeds == "i":
+        raise Wrong(
+            f"Loop {loop.name} is vectorized, but it runs down a column: its elements of C lie {stride} apart in memory, a vector "
+            "instruction wants neighbours. Vectorize ji."
+        )
+    if stride != 1:
+        raise Wrong(
+            f"Loop {loop.name} is vectorized, but it goes from tile to tile: its elements of C lie {stride} apart in memory, a vector "
+            "instruction wants neighbours. Vectorize ji, inside of the tile."
+        )
 
 
 @check(
@@ -139,26 +237,32 @@ def vectorize(body: Callable, trial: Trial) -> None:
     ),
 )
 def parallelize(body: Callable, trial: Trial) -> None:
-    for M, N, K in sizes():
-        _, after, sch = step("2.3", body, trial, M, N, K)
+    for size, tile_of_case in cases():
+        before, after, sch = step("2.3", body, trial, size, tile_of_case)
         block = product(after)
-        parallel = only(block, "parallel")
+        parallel = of_kind(block, "parallel")
+        names = [block.loops[place].name for place in parallel]
         if not parallel:
-            raise Wrong("The result would be right, but no loop is parallel: one thread does it all.")
-        place = next(n for n, loop in enumerate(block.loops) if loop.kind == "parallel")
-        if place > 0:
-            starts = int(np.prod([int(loop.extent) for loop in block.loops[:place]]))
+            raise Wrong(f"The result would be right, but no loop is parallel{other_kinds(block)}: one thread does it all.")
+        if parallel[0] > 0:
+            starts = prod(int(loop.extent) for loop in block.loops[: parallel[0]])
             raise Wrong(
-                f"Loop {parallel[0]} is parallel, but {place} loop(s) lie around it: the threads would be started {starts} times "
-                f"at this size. Take the outermost, {block.loops[0].name}."
+                f"Loop {names[0]} is parallel, but it lies inside of {', '.join(loop.name for loop in block.loops[: parallel[0]])}: the "
+                f"threads would be started {starts} times at this size. Take the outermost, {block.loops[0].name}."
             )
         if len(parallel) > 1:
-            raise Wrong(f"{len(parallel)} loops are parallel ({', '.join(parallel)}); the outermost alone is enough.")
-        if not only(block, "vectorized"):
-            raise Wrong("The innermost loop is no longer vectorized; that was step 2.2.")
-        if block.feeds[-3:] != ("k", "i", "j"):
-            raise Wrong(f"The loops are now {block.order()}; k, ii and ji should still be the three inner ones.")
-        assert_multiplies(sch, trial, M, N, K)
+            raise Wrong(
+                f"{len(parallel)} loops are parallel, {' and '.join(names)}, one inside of the other: threads would start threads. "
+                "The outermost alone is enough; to share out more pieces, fuse the two first."
+            )
+        if block.feeds[-3:] != ("k", "i", "j") or shape_of(block, 3) != shape_of(product(before), 3):
+            raise Wrong(f"The loops are now {block.order()}; k, ii and ji should still be the three inner ones, as 2.1 left them.")
+        if block.loops[-1].kind != "vectorized":
+            raise Wrong(f"Loop {block.loops[-1].name} is no longer vectorized; that was step 2.2.")
+        for loop in block.loops[1:-1]:
+            if loop.kind != "serial":
+                raise Wrong(f"Loop {loop.name} is {loop.kind} as well; this step only shares out the outermost loop.")
+        assert_multiplies(sch, trial, size)
 
 
 @check(
@@ -172,69 +276,101 @@ def parallelize(body: Callable, trial: Trial) -> None:
     ),
 )
 def register_tile(body: Callable, trial: Trial) -> None:
-    rows, columns = lesson.ROWS, lesson.COLUMNS
-    for M, N, K in sizes():
-        _, after, sch = step("2.4", body, trial, M, N, K)
-        block = product(after)
-        if block.scope != "local":
-            scope = f'in a "{block.scope}" buffer, {block.stores_to}' if block.stores_to != "C" else "in C, in memory"
-            raise Wrong(f"The sum is still kept {scope}. cache_write(block, 0, \"local\") gives it a place in registers.")
-        copy = next((b for b in after.blocks if block.stores_to in b.reads and b.name != block.name), None)
-        if copy is None:
-            raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
-        common = _common_loops(block, copy)
-        if len(common) == 0:
-            raise Wrong(
-                "The copy to C stands after all the loops: the whole of C would have to stay in registers. "
-                "reverse_compute_at(copy, jo) moves it to where one tile is finished."
-            )
-        k = block.position("k")[0]
-        if len(common) > k:
-            raise Wrong("The copy to C stands inside of k: the tile leaves the registers for every k, before it is finished.")
-        if len(common) < k:
-            raise Wrong(
-                f"The copy to C stands in loop {common[-1]}, outside of {block.loops[k - 1].name}: a whole row of tiles would have to stay "
-                f"in registers. Put it in {block.loops[k - 1].name}, the loop just around k."
-            )
-        if block.has_init:
-            raise Wrong(
-                "The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k) makes it a loop nest of its own."
-            )
-        zero = after.block("C_init")
-        if zero is None or len(_common_loops(block, zero)) != k:
-            raise Wrong("The zeroing should stand just before k, once for each tile: decompose_reduction at the loop k.")
-        kinds = [loop.kind for loop in block.loops[-2:]]
-        if kinds[0] != "unrolled":
-            raise Wrong(
-                f"The rows of the tile (loop {block.loops[-2].name}) are not unrolled. C_local[ii, ...] with ii a variable has "
-                "no register; unroll ii."
-            )
-        if kinds[1] != "vectorized":
-            raise Wrong(f"Loop {block.loops[-1].name} is no longer vectorized; that was step 2.2.")
-        if copy.loops[-1].kind != "vectorized" or copy.loops[-2].kind not in ("unrolled", "vectorized"):
-            raise Wrong(
-                f"The copy to C is not done: vectorize its innermost loop and unroll the one around it, as for the tile "
-                f"(they are {copy.loops[-2].kind} and {copy.loops[-1].kind})."
-            )
-        if [loop.kind for loop in zero.loops[-2:]] != ["unrolled", "vectorized"]:
-            raise Wrong(
-                "The zeroing has serial loops: it took over the kinds that ii and ji had when decompose_reduction was called. "
-                "Call it last."
-            )
-        if (block.loops[-2].extent, block.loops[-1].extent) != (rows, columns):
-            raise Wrong(f"The tile should still be {rows} x {columns}.")
-        if block.loops[0].kind != "parallel":
-            raise Wrong("The outermost loop is no longer parallel; that was step 2.3.")
-        assert_multiplies(sch, trial, M, N, K)
+    for size, tile_of_case in cases():
+        before, after, sch = step("2.4", body, trial, size, tile_of_case)
+        _assert_register_tile(product(before), after)
+        assert_multiplies(sch, trial, size)
+    size, tile_of_case = cases()[0]
+    try:
+        before, after, _ = step("2.4", body, trial, size, tile_of_case, fused=True)
+        _assert_register_tile(product(before), after)
+    except Wrong as error:
+        raise Wrong(
+            f"Right after loops io, jo, k, ii, ji. But 2.3 may also have fused io and jo to one loop, and then: {error} "
+            "`*outer, k, ii, ji = sch.get_loops(block)` takes the loops either way."
+        ) from None
 
 
-def _common_loops(first: Block, second: Block) -> list[str]:
-    """Names of the loops that two blocks share, from the outside."""
+def _assert_register_tile(old: Block, after: LoopNest) -> None:
+    block = product(after)
+    if block.scope != "local":
+        kept = f"in {old.stores_to} itself" if block.stores_to == old.stores_to else f'in a "{block.scope}" buffer, {block.stores_to}'
+        raise Wrong(f"The sum is still kept {kept}. cache_write(block, 0, \"local\") gives it a place in registers.")
+    copy = next((b for b in after.blocks if block.stores_to in b.reads and b.name != block.name), None)
+    if copy is None:
+        raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
+    common, k = _common_loops(block, copy), block.position("k")[0]
+    around_k = block.loops[k - 1].name
+    if not common:
+        raise Wrong(
+            "The copy to C stands after all the loops: the whole of C would have to stay in registers. "
+            f"reverse_compute_at moves it to where one tile is finished, into {around_k}."
+        )
+    if len(common) > k:
+        raise Wrong("The copy to C stands inside of k: the tile leaves the registers for every k, before it is finished.")
+    if len(common) < k:
+        raise Wrong(
+            f"The copy to C stands in loop {common[-1].name}, outside of {around_k}: all the tiles of {around_k} would have to stay "
+            f"in registers. Put it in {around_k}, the loop just around k."
+        )
+    if block.has_init:
+        raise Wrong("The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k) makes it a loop nest of its own.")
+    zero = after.block("C_init")
+    shared = _common_loops(block, zero) if zero is not None else []
+    if zero is None or len(shared) != k:
+        place = f"in loop {shared[-1].name}, before {block.loops[len(shared)].name}" if shared else f"before {block.loops[0].name}"
+        raise Wrong(
+            f"The zeroing stands {place}, and zeroes more than one tile at a time. It should stand just before k: "
+            "decompose_reduction takes the loop it is put before."
+        )
+    _assert_tile_kinds(old, block, copy, zero)
+
+
+def _assert_tile_kinds(old: Block, block: Block, copy: Block, zero: Block) -> None:
+    """The tile's rows are unrolled and its columns vectorized, in all three blocks; outside, all is as before."""
+    if shape_of(block, 2) != shape_of(old, 2):
+        raise Wrong(f"The loops around the product are now {block.order()}; the tile's own, ii and ji, should still be the inner two.")
+    ii, ji = block.loops[-2:]
+    if ii.kind != "unrolled":
+        raise Wrong(
+            f"The rows of the tile (loop {ii.name}) are not unrolled. {block.stores_to}[{ii.name}, ...] with {ii.name} a variable has "
+            "no register; unroll it."
+        )
+    if ji.kind != "vectorized":
+        raise Wrong(f"Loop {ji.name} is {ji.kind}, no longer vectorized; that was step 2.2.")
+    if copy.loops[-1].kind != "vectorized":
+        raise Wrong(
+            f"The innermost loop of the copy to C ({copy.loops[-1].name}) is {copy.loops[-1].kind}: the floats leave the registers one by one. "
+            "Vectorize it."
+        )
+    if copy.loops[-2].kind != "unrolled":
+        raise Wrong(
+            f"The rows of the copy to C (loop {copy.loops[-2].name}) are {copy.loops[-2].kind}. Unroll them as those of the tile: "
+            f"{block.stores_to}[{copy.loops[-2].name}, ...] needs a constant index there too."
+        )
+    zeroing = [loop.kind for loop in zero.loops[-2:]]
+    if zeroing != ["unrolled", "vectorized"]:
+        raise Wrong(
+            f"The loops of the zeroing are {' and '.join(zeroing)}: it took over the kinds that ii and ji had when decompose_reduction "
+            "was called. Call it last."
+        )
+    if block.loops[0].kind != "parallel":
+        raise Wrong(f"Loop {block.loops[0].name} is no longer parallel; that was step 2.3.")
+    for loop in block.loops[1 : block.position("k")[0] + 1]:
+        if loop.kind != "serial":
+            raise Wrong(
+                f"Loop {loop.name} is {loop.kind} as well: its {loop.extent} iterations would be written out one after the other, each a whole "
+                "tile. Unroll the rows of the tile only."
+            )
+
+
+def _common_loops(first: Block, second: Block) -> list[Loop]:
+    """The loops that two blocks of a nest share, from the outside."""
     shared = []
     for one, other in zip(first.loops, second.loops, strict=False):
-        if one.name != other.name:
+        if one is not other:  # the very same loop, not one of the same name
             break
-        shared.append(one.name)
+        shared.append(one)
     return shared
 
 
@@ -249,47 +385,87 @@ def _common_loops(first: Block, second: Block) -> list[str]:
     ),
 )
 def pack(body: Callable, trial: Trial) -> None:
-    columns = lesson.COLUMNS
-    for M, N, K in sizes():
-        before, after, sch = step("2.5", body, trial, M, N, K)
+    for size, (rows, columns) in cases():
+        before, after, sch = step("2.5", body, trial, size, (rows, columns))
         old, block = product(before), product(after)
-        b_name = old.reads[2]
-        new = [name for name in block.reads if name not in old.reads]
-        if not new:
-            raise Wrong(f"C_update still reads {', '.join(block.reads[1:])}: no packed copy of {b_name} is used.")
-        if b_name in block.reads:
-            raise Wrong(
-                f"{new[0]} is a copy of A, and B is still read as it lies. C_update reads C_local, A and B, in this order: B is number 2."
-            )
-        copy = next(b for b in after.blocks if b.stores_to == new[0])
-        shape = next(shape for name, shape, _ in after.buffers if name == new[0])
-        panels = -(-N // columns)
-        if len(shape) != 3:
-            raise Wrong(
-                f"{new[0]} has shape {list(shape)}, the layout of B itself. transform_layout should make it "
-                f"[{panels}, {K}, {columns}]: panel, k, column."
-            )
-        if shape != (panels, K, columns):
-            raise Wrong(
-                f"{new[0]} has shape {list(shape)}; expected [{panels}, {K}, {columns}]: element [k, j] lies at "
-                "[j // columns, k, j % columns]."
-            )
-        if _common_loops(block, copy):
-            raise Wrong(
-                f"The copy stands inside of {block.loops[0].name}: B is packed again for every tile. Leave it before the product; packing pays "
-                "because it is done once."
-            )
-        if len(copy.loops) != 3 or [loop.extent for loop in copy.loops] != [panels, K, columns]:
-            extents = [loop.extent for loop in copy.loops]
-            raise Wrong(
-                f"The copy's loops have extents {extents}; expected {[panels, K, columns]}: panel, k, column, the order in which the "
-                "panels lie in memory. Split j and reorder."
-            )
-        kinds = [loop.kind for loop in copy.loops]
-        if kinds[2] != "vectorized":
-            raise Wrong("The copy's innermost loop, along a row of B and of the panel, is not vectorized.")
-        if kinds[0] != "parallel":
-            raise Wrong(
-                "The copy is done by one thread alone while the others wait: run its panels in parallel."
-            )
-        assert_multiplies(sch, trial, M, N, K)
+        _assert_copies_b(old, block, after)
+        _assert_panel_layout(sch, block, after, columns)
+        copy = next(b for b in after.blocks if b.stores_to == block.reads[2])
+        _assert_panel_loops(block, copy, after, columns)
+        kinds = [loop.kind for loop in block.loops]
+        if kinds != [loop.kind for loop in old.loops]:
+            raise Wrong(f"The loops of the product have other kinds than 2.4 left them{other_kinds(block)}; this step is about the copy.")
+        assert_multiplies(sch, trial, size)
+
+
+def _assert_copies_b(old: Block, block: Block, after: LoopNest) -> None:
+    """B, and nothing else, is read through a new buffer in memory."""
+    a, b = old.reads[1:]
+    if block.reads[1] != a:
+        raise Wrong(
+            f"C_update now reads A from a copy, {block.reads[1]}, and B {'from another' if block.reads[2] != b else 'as it lies'}. It reads "
+            "C_local, A and B, counted from 0: B is number 2, and A stays."
+        )
+    if block.reads[2] == b:
+        raise Wrong(f"C_update still reads {b} as it lies: cache_read of its buffer number 2 makes a copy and has it read that.")
+    scope = next(scope for name, _, scope in after.buffers if name == block.reads[2])
+    if scope not in ("", "global"):
+        raise Wrong(
+            f'{block.reads[2]} is in scope "{scope}", which means a small place next to the processor. All of B does not fit there; '
+            'packed panels lie in memory, "global".'
+        )
+
+
+def _assert_panel_layout(sch, block: Block, after: LoopNest, columns: int) -> None:
+    """Element [k, j] of B is kept at [j // columns, k, j % columns] of the packed buffer."""
+    from tvm import ir
+    from tvm.sym import Analyzer
+
+    packed = block.reads[2]
+    real = sch.get(sch.get_sblock(block.name))
+    region = next(region for region in real.reads if region.source.name == packed)
+    indices = [index.min for index in region.region]
+    shape = next(list(shape) for name, shape, _ in after.buffers if name == packed)
+    if len(indices) == 2:
+        raise Wrong(f"{packed} has shape {shape}, the layout of B itself: as far from row to row as before. transform_layout is missing.")
+    analyzer = Analyzer()
+    for axis in real.iter_vars:
+        analyzer.bind(axis.var, ir.Range(0, axis.dom.extent))
+    j, k = (next(axis.var for axis in real.iter_vars if axis.var.name == name) for name in ("v_j", "v_k"))
+    expected = [j // columns, k, j % columns]
+    if len(indices) != 3 or not all(map(analyzer.can_prove_equal, indices, expected)):
+        kept = ", ".join(str(analyzer.simplify(index)).replace("v_", "") for index in indices)
+        raise Wrong(
+            f"Element [k, j] of B is kept at {packed}[{kept}]; expected [j // {columns}, k, j % {columns}]: which panel, which k, which "
+            "column of the panel."
+        )
+
+
+def _assert_panel_loops(block: Block, copy: Block, after: LoopNest, columns: int) -> None:
+    if inside := _common_loops(block, copy):
+        times = prod(int(loop.extent) for loop in inside)
+        raise Wrong(
+            f"The copy stands inside of {inside[-1].name}, so B is packed {times} times over at this size, or in pieces. Leave it before the "
+            "product: packing pays because it is done once."
+        )
+    panels, K, _ = next(shape for name, shape, _ in after.buffers if name == copy.stores_to)
+    extents = [loop.extent for loop in copy.loops]
+    written = f"The copy's loops {copy.order()} have extents {extents}"
+    if extents == [K, panels * columns]:
+        raise Wrong(f"{written}: it still runs through B row by row and writes all over the panels. Split j, then reorder.")
+    if extents == [K, panels, columns]:
+        raise Wrong(f"{written}: j is split, but k is still outside of the panel. reorder to panel, k, column.")
+    if extents != [panels, K, columns] or copy.strides != (K * columns, columns, 1):
+        raise Wrong(
+            f"{written}, and consecutive iterations write {list(copy.strides)} elements apart. Expected extents {[panels, K, columns]}, "
+            f"{[K * columns, columns, 1]} apart: panel, k, column, the order of the memory."
+        )
+    panel, k, column = copy.loops
+    if column.kind != "vectorized":
+        raise Wrong(f"The copy's innermost loop {column.name}, along a row of B and of the panel, is {column.kind}. Vectorize it.")
+    if k.kind == "parallel":
+        raise Wrong(f"Loop {k.name} of the copy is parallel: the threads are started for every panel. Share out the panels, its outermost loop.")
+    if panel.kind != "parallel":
+        raise Wrong("The copy is done by one thread alone while the others wait: run its panels in parallel.")
+    if k.kind != "serial":
+        raise Wrong(f"Loop {k.name} of the copy is {k.kind}; it should stay serial: K is large, and the panels and columns are enough.")

@@ -57,9 +57,9 @@ def stages(function) -> list[str]:
     "1.1",
     hints=(
         "Look at row_sum above: same three parts, with two placeholders and one more index in the rule.",
-        "`te.reduce_axis((0, K), name=\"k\")` first; then the rule of `te.compute((M, N), ...)` takes i and j and returns a "
+        '`te.reduce_axis((0, K), name="k")` first; then the rule of `te.compute((M, N), ...)` takes i and j and returns a '
         "`te.sum` of a product over `axis=k`.",
-        "`C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j], axis=k), name=\"C\")`",
+        '`C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j], axis=k), name="C")`',
     ),
 )
 def matmul(body: Callable, trial: Trial) -> None:
@@ -70,9 +70,15 @@ def matmul(body: Callable, trial: Trial) -> None:
         got = verify.run(build(function), (a, b), (M, N))
         want, magnitude = verify.matmul_reference(a, b)
         mistakes = (
-            (want - np.outer(a[:, -1], b[-1]), "The last k is missing: a reduce_axis runs up to, not including, its end."),
+            (
+                want - np.outer(a[:, -1], b[-1]),
+                "The last k is missing: a reduce_axis runs up to, not including, its end.",
+            ),
             (want - np.outer(a[:, 0], b[0]), "The first k is missing: the reduction starts at 0."),
-            (a.sum(1)[:, None] + b.sum(0), "That is the sum of A[i, k] + B[k, j]; the terms are products."),
+            (
+                a.sum(1)[:, None] + b.sum(0),
+                "That is the sum of A[i, k] + B[k, j]; the terms are products.",
+            ),
         )
         verify.assert_close(got, want, magnitude, K, "C", mistakes)
 
@@ -82,8 +88,8 @@ def matmul(body: Callable, trial: Trial) -> None:
     hints=(
         "Two te.compute calls; the second reads the tensor that the first returned.",
         "Column j of X gets bias[j]: the row index is simply not used. ReLU is `te.max(..., 0.0)`.",
-        "`biased = te.compute((M, N), lambda i, j: X[i, j] + bias[j], name=\"biased\")`, then "
-        "`Y = te.compute((M, N), lambda i, j: te.max(biased[i, j], 0.0), name=\"Y\")`",
+        '`biased = te.compute((M, N), lambda i, j: X[i, j] + bias[j], name="biased")`, then '
+        '`Y = te.compute((M, N), lambda i, j: te.max(biased[i, j], 0.0), name="Y")`',
     ),
 )
 def bias_relu(body: Callable, trial: Trial) -> None:
@@ -148,8 +154,14 @@ def _compare_softmax(got: np.ndarray, x: np.ndarray, what: str) -> None:
         (by_column / by_column.sum(0), "The columns add up to 1: reduce over j, along a row."),
         (np.log(want), "That is the logarithm of the softmax."),
         (e / e.sum(), "All elements together add up to 1: each row needs its own sum."),
-        (plain / e.sum(1, keepdims=True), "The sum is of shifted exponentials, the numerator is not shifted."),
-        (e / plain.sum(1, keepdims=True), "The numerator is shifted by the maximum, the sum is not."),
+        (
+            plain / e.sum(1, keepdims=True),
+            "The sum is of shifted exponentials, the numerator is not shifted.",
+        ),
+        (
+            e / plain.sum(1, keepdims=True),
+            "The numerator is shifted by the maximum, the sum is not.",
+        ),
     )
     # The exponent's error is relative to |x - max|, and expf is good to a few units in the last place.
     magnitude = want * (4 + np.abs(wide - wide.max(1, keepdims=True)))
@@ -180,13 +192,22 @@ def stencil(body: Callable, trial: Trial) -> None:
         copied[[0, -1]], zeroed[[0, -1]] = a[[0, -1]], 0
         mistakes = (
             (total, "The division by 3 is missing."),
-            ((edge[:-2] + edge[1:-1] + edge[2:]) / 3, "Outside, A counts as 0, not as its nearest element."),
-            ((wrapped[:-2] + wrapped[1:-1] + wrapped[2:]) / 3, "Outside, A counts as 0; it does not wrap around."),
+            (
+                (edge[:-2] + edge[1:-1] + edge[2:]) / 3,
+                "Outside, A counts as 0, not as its nearest element.",
+            ),
+            (
+                (wrapped[:-2] + wrapped[1:-1] + wrapped[2:]) / 3,
+                "Outside, A counts as 0; it does not wrap around.",
+            ),
             (
                 total / (neighbours[:-2] + neighbours[1:-1] + neighbours[2:]),
                 "Divide by 3 at the ends too, not by the number of neighbours that exist.",
             ),
-            (copied, "The ends are copied from A; they too are averages, with 0 for the missing neighbour."),
+            (
+                copied,
+                "The ends are copied from A; they too are averages, with 0 for the missing neighbour.",
+            ),
             (zeroed, "The ends are 0; only the neighbour outside counts as 0."),
         )
         verify.assert_close(got, total / 3, magnitude, 4, "B", mistakes)

@@ -88,7 +88,11 @@ def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
         if not mark:
             continue
         definition = next(
-            (n for n in range(first + 1, min(first + 6, len(lines))) if _DEFINITION.match(lines[n])),
+            (
+                n
+                for n in range(first + 1, min(first + 6, len(lines)))
+                if _DEFINITION.match(lines[n])
+            ),
             None,
         )
         if definition is None:

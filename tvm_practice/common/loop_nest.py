@@ -29,6 +29,8 @@ class Block:
 
     axes: "S" (data parallel), "R" (reduction) or "-" if no index of the block uses the loop.
     feeds: the names of the block's axes that use it, joined by "," if a fused loop feeds several.
+    strides: how far apart in `stores_to`, in elements, two consecutive iterations write: 1 for neighbours, 0 for a
+    reduction, None where it is not the same for all iterations.
     stores_to, scope: the buffer it writes.
     """
 
@@ -36,6 +38,7 @@ class Block:
     loops: tuple[Loop, ...]
     axes: tuple[str, ...]
     feeds: tuple[str, ...]
+    strides: tuple[int | None, ...]
     stores_to: str
     scope: str
     reads: tuple[str, ...]
@@ -114,7 +117,9 @@ class _Reader:
         elif kind == "SBlockRealize":
             self._block(statement, loops)
         else:
-            self.lines += [Line(len(loops), text) for text in _statement_lines(statement, self.analyzer)]
+            self.lines += [
+                Line(len(loops), text) for text in _statement_lines(statement, self.analyzer)
+            ]
 
     def _loop(self, statement, loops: tuple) -> None:
         kind = _LOOP_WORDS.get(int(statement.kind), "serial")
@@ -176,12 +181,14 @@ class _Reader:
 
             tvm_ffi.structural_walk(value, (tirx.Var, mark))
         writes = block.writes[0].source if block.writes else None
+        values = dict(zip([axis.var for axis in block.iter_vars], realize.iter_values, strict=True))
         self.blocks.append(
             Block(
                 name=block.name_hint,
                 loops=tuple(loop for loop, _ in loops),
                 axes=tuple(used.get(variable, "-") for _, variable in loops),
                 feeds=tuple(",".join(fed.get(variable, [])) for _, variable in loops),
+                strides=tuple(self._strides(block, values, [variable for _, variable in loops])),
                 stores_to=writes.name if writes is not None else "",
                 scope=writes.scope() if writes is not None else "",
                 reads=tuple(region.source.name for region in block.reads),
@@ -189,6 +196,22 @@ class _Reader:
                 guarded=str(realize.predicate) not in ("True", "T.bool(True)", "1"),
             )
         )
+
+    def _strides(self, block, values: dict, variables: list) -> list[int | None]:
+        """By how much one more iteration of each loop moves the address that the block writes."""
+        address = 0
+        for region in block.writes[:1]:
+            for index, size in zip(region.region, region.source.shape, strict=True):
+                address = address * size + _substituted(index.min, values)
+        if isinstance(address, int):  # a scalar: every iteration writes the same element
+            return [0] * len(variables)
+        address = self.analyzer.simplify(address)
+        strides: list[int | None] = []
+        for variable in variables:
+            moved = _substituted(address, {variable: variable + 1})
+            step = self.analyzer.simplify(moved - address)
+            strides.append(int(step) if hasattr(step, "value") else None)
+        return strides
 
 
 def _range(statement):
@@ -198,11 +221,13 @@ def _range(statement):
 
 
 def _substituted(statement, values):
-    """The statement with each block axis replaced by the loops it is bound to."""
+    """The statement or expression with the variables in `values` replaced: block axes by the loops they are bound to."""
     import tvm_ffi
     from tvm import tirx
 
-    return tvm_ffi.structural_map(statement, (tirx.Var, lambda variable: values.get(variable, variable)))
+    return tvm_ffi.structural_map(
+        statement, (tirx.Var, lambda variable: values.get(variable, variable))
+    )
 
 
 def _statement_lines(statement, analyzer) -> list[str]:

@@ -125,7 +125,9 @@ def question(text: str, answer: Sequence[str]) -> None:
     body: list[Text | Markdown] = [Text(text, style="bold")]
     body += [Markdown(paragraph) for paragraph in answer]
     console.print()
-    console.print(Panel(Group(*body), title="Key question", title_align="left", border_style="cyan"))
+    console.print(
+        Panel(Group(*body), title="Key question", title_align="left", border_style="cyan")
+    )
 
 
 @contextmanager

@@ -108,7 +108,9 @@ class Verdict:
                 f"({self.low:.2f}x to {self.high:.2f}x, {self.confidence:.0%} confidence)"
             )
         shown = self.ratio if self.word == "faster" else 1 / self.ratio
-        low, high = (self.low, self.high) if self.word == "faster" else (1 / self.high, 1 / self.low)
+        low, high = (
+            (self.low, self.high) if self.word == "faster" else (1 / self.high, 1 / self.low)
+        )
         return (
             f"{self.first} is {_times(shown)} {self.word} than {self.second} "
             f"({_times(low)} to {_times(high)}, {self.confidence:.0%} confidence)"
@@ -361,12 +363,14 @@ def make_triad() -> Runnable:
 
     from tvm_practice.common.target import build, vector_unit
 
-    length = 1 << 25
+    length = 1 << 24
     b, c = te.placeholder((length,), name="b"), te.placeholder((length,), name="c")
     a = te.compute((length,), lambda i: b[i] + c[i] * 3.0, name="a")
     sch = Schedule(te.create_prim_func([b, c, a]))
     (i,) = sch.get_loops(sch.get_sblock("a"))
-    per_thread, _, lane = sch.split(i, [threads(), None, vector_unit()[0]], preserve_unit_iters=True)
+    per_thread, _, lane = sch.split(
+        i, [threads(), None, vector_unit()[0]], preserve_unit_iters=True
+    )
     sch.parallel(per_thread)
     sch.vectorize(lane)
     function = build(sch.mod)

@@ -6,7 +6,12 @@ are compared after it, and the tolerance follows from the length of the reductio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +56,9 @@ def assert_close(
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(got))[0])
         count = int((~np.isfinite(got)).sum())
         if np.isnan(got).all():
-            raise Wrong(f"no element of {what} was written: the output still holds its initial NaN.")
+            raise Wrong(
+                f"no element of {what} was written: the output still holds its initial NaN."
+            )
         raise Wrong(
             f"{count} of {got.size} elements of {what} are not finite; the first is {_element(what, where)} = "
             f"{got[where]}, expected {want[where]:.6g}. Either they were never written, or the arithmetic overflowed."
@@ -92,54 +99,73 @@ GUARD_BYTES = 1 << 18
 POISON = 8765432.0
 
 
+class OutsideMemory(Wrong):
+    """A result was computed from memory outside the tensors."""
+
+
 def run(
     function: Callable[..., Any],
     inputs: Sequence[np.ndarray],
     shape: tuple[int, ...],
     dtype: str = "float32",
 ) -> np.ndarray:
-    """Call a compiled TVM function `function(*inputs, output)` and return the output, which held NaN before.
+    """`run_all` for a function `function(*inputs, output)` with one output."""
+    return run_all(function, inputs, [(shape, dtype)])[0]
 
-    Every tensor lies between two guard zones of NaN. Raises Wrong if the call wrote outside its output or into an input,
-    or if a result came from memory outside the inputs, which is then NaN where another run would find anything.
+
+def run_all(
+    function: Callable[..., Any],
+    inputs: Sequence[np.ndarray],
+    outputs: Sequence[tuple[tuple[int, ...], str]],
+) -> list[np.ndarray]:
+    """Call a compiled TVM function `function(*inputs, *outputs)` and return the outputs, which held NaN before.
+
+    outputs: (shape, dtype) of each. Every tensor lies between two guard zones of NaN. Raises Wrong if the call wrote
+    outside its outputs or into an input, and OutsideMemory if a result came from memory outside the tensors, which is then
+    NaN where another run would find anything.
     """
-    output = _call(function, inputs, shape, dtype, np.nan)
-    if np.isnan(output).any() and all(np.isfinite(array).all() for array in inputs):
-        again = _call(function, inputs, shape, dtype, POISON)
-        outside = np.argwhere(np.isnan(again))
-        if len(outside):
-            where = ", ".join(str(int(i)) for i in outside[0])
-            raise Wrong(
-                f"{len(outside)} of {output.size} elements of the output, the first at [{where}], are computed from memory "
-                "outside the inputs (or from undefined arithmetic such as 0/0): an index goes below 0 or beyond "
-                "a dimension there."
-            )
-    return output
+    results = _call(function, inputs, outputs, poison=np.nan, guard=np.nan)
+    missing = any(np.isnan(array).any() for array in results)
+    if missing and all(np.isfinite(array).all() for array in inputs):
+        # NaN has three sources. Where it goes away with another poison, the element was never written; where it goes
+        # away with another guard, it was read from outside; what stays is arithmetic, such as 0/0.
+        guarded = _call(function, inputs, outputs, poison=POISON, guard=np.nan)
+        unguarded = _call(function, inputs, outputs, poison=POISON, guard=1.0)
+        for one, other in zip(guarded, unguarded, strict=True):
+            outside = np.argwhere(np.isnan(one) & ~np.isnan(other))
+            if len(outside):
+                where = ", ".join(str(int(i)) for i in outside[0])
+                raise OutsideMemory(
+                    f"{len(outside)} of {one.size} elements of the output, the first at [{where}], are computed from "
+                    "memory outside the inputs: an index goes below 0 or beyond a dimension there."
+                )
+    return results
 
 
 def _call(
     function: Callable[..., Any],
     inputs: Sequence[np.ndarray],
-    shape: tuple[int, ...],
-    dtype: str,
+    outputs: Sequence[tuple[tuple[int, ...], str]],
     poison: float,
-) -> np.ndarray:
+    guard: float,
+) -> list[np.ndarray]:
     import tvm
 
-    guarded = [_guarded(array) for array in inputs] + [_guarded(np.full(shape, poison, dtype))]
+    arrays = [*inputs, *(np.full(shape, poison, dtype) for shape, dtype in outputs)]
+    guarded = [_guarded(array, guard) for array in arrays]
     function(*[tvm.runtime.from_dlpack(array) for array, _ in guarded])
     for number, ((array, memory), before) in enumerate(zip(guarded, inputs, strict=False), 1):
         if not np.array_equal(array, before, equal_nan=True):
             raise Wrong(f"the call changed its input number {number}; inputs are only to be read.")
-        _check_guard(memory, array, f"input number {number}")
-    output, memory = guarded[-1]
-    _check_guard(memory, output, "the output")
-    return output.copy()
+        _check_guard(memory, array, guard, f"input number {number}")
+    for array, memory in guarded[len(inputs) :]:
+        _check_guard(memory, array, guard, "the output")
+    return [array.copy() for array, _ in guarded[len(inputs) :]]
 
 
-def _guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _guarded(array: np.ndarray, guard: float) -> tuple[np.ndarray, np.ndarray]:
     """(a copy of the array between guard zones, 64-byte aligned; the float32 memory it lies in)."""
-    memory = np.full((array.nbytes + 2 * GUARD_BYTES + 64) // 4, np.nan, "float32")
+    memory = np.full((array.nbytes + 2 * GUARD_BYTES + 64) // 4, guard, "float32")
     start = GUARD_BYTES + (-(memory.ctypes.data + GUARD_BYTES)) % 64
     inside = memory.view("uint8")[start : start + array.nbytes].view(array.dtype)
     inside = inside.reshape(array.shape)
@@ -147,31 +173,75 @@ def _guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inside, memory
 
 
-def _check_guard(memory: np.ndarray, inside: np.ndarray, what: str) -> None:
+def _check_guard(memory: np.ndarray, inside: np.ndarray, guard: float, what: str) -> None:
     start = (inside.ctypes.data - memory.ctypes.data) // 4
-    end = start + inside.nbytes // 4
-    if not (np.isnan(memory[:start]).all() and np.isnan(memory[end:]).all()):
+    end = start + -(-inside.nbytes // 4)
+    outside = np.concatenate((memory[:start], memory[end:]))
+    if not (outside == guard).all() and not (np.isnan(guard) and np.isnan(outside).all()):
         raise Wrong(f"the call wrote outside {what}: an index goes below 0 or beyond a dimension.")
 
 
-def assert_reads_in_bounds(function: Any) -> None:
-    """Raise Wrong where a plain index (one loop, no arithmetic) runs further than the dimension it indexes."""
-    import tvm_ffi
+@dataclass(frozen=True)
+class OutsideRead:
+    """An index that runs beyond a dimension (counted from 0) of the tensor it reads, by TVM's analysis."""
+
+    tensor: str
+    dimension: int
+    index: str
+    lowest: int
+    highest: int
+    size: int
+
+    @property
+    def sentence(self) -> str:
+        told = (
+            f"Index number {self.dimension + 1} into {self.tensor}, `{self.index}`, runs from {self.lowest} to "
+            f"{self.highest}; that dimension has only the elements 0 to {self.size - 1}."
+        )
+        plain = self.index.isidentifier() and self.highest > self.size
+        return told + (" Are two indices swapped?" if plain else "")
+
+
+_OUTSIDE = re.compile(
+    r"access on buffer (\S+) dimension (\d+)\. index (.+) with bounds \[(-?\d+), (-?\d+)\] "
+    r"is outside the range \[0, (\d+)\]"
+)
+
+
+def reads_outside(function: Any) -> list[OutsideRead]:
+    """Where TVM's analysis finds an index beyond a dimension.
+
+    It is a reason to give for numbers that are wrong, no verdict: the analysis follows a condition such as `i > 0`, but not
+    every condition that a right answer may use.
+    """
+    import tvm
     from tvm import s_tir
 
-    def look(block: Any) -> None:
-        extents = {axis.var: int(axis.dom.extent) for axis in block.iter_vars}
-        for region in block.reads:
-            indices = [dimension.min for dimension in region.region]
-            written = ", ".join(str(index).removeprefix("v_") for index in indices)
-            for position, (index, size) in enumerate(zip(indices, region.source.shape, strict=True)):
-                if extents.get(index, 0) > int(size):
-                    raise Wrong(
-                        f"{region.source.name}[{written}]: index number {position + 1} runs to {extents[index] - 1}, but that "
-                        f"dimension of {region.source.name} has only {int(size)} elements. Are two indices swapped?"
-                    )
+    try:
+        with _stderr_hidden():
+            s_tir.analysis.OOBChecker()(tvm.IRModule({"main": function}))
+    except RuntimeError as error:  # a ScheduleError, whose message lists every one
+        found = _OUTSIDE.findall(str(error))
+        reads = [
+            OutsideRead(name, int(d), re.sub(r"\bv_", "", index), int(low), int(high), int(size))
+            for name, d, index, low, high, size in found
+        ]
+        return list(dict.fromkeys(reads))
+    return []
 
-    tvm_ffi.structural_walk(function.body, (s_tir.SBlock, look))
+
+@contextmanager
+def _stderr_hidden() -> Iterator[None]:
+    """Send file descriptor 2 nowhere: TVM's printer warns while it makes the error message."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def matmul_reference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

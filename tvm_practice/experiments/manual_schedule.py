@@ -15,7 +15,7 @@ from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparis
 
 Steps = tuple[tuple[str, str], ...]  # (exercise, whose body), in the order they are applied
 
-ADD_LENGTH = 1 << 22  # three arrays of 16 MiB: beyond most caches
+ADD_LENGTH = 1 << 24  # three arrays of 64 MiB: beyond most caches
 ORDER_SIZE = 32  # the matmul whose accesses are drawn
 CACHE_LINE_FLOATS = 16
 CACHE_LINES = 32
@@ -45,7 +45,13 @@ def _vector_add(session) -> None:
     for name in ("default loop", "scheduled"):
         figure = measured[name]
         rows.append(
-            (name, show.seconds(figure.median_s), show.rate(figure.gbytes), show.share(figure.gbytes / roof), f"{figure.spread:.0%}")
+            (
+                name,
+                show.seconds(figure.median_s),
+                show.rate(figure.gbytes),
+                show.share(figure.gbytes / roof),
+                f"{figure.spread:.0%}",
+            )
         )
     show.table(
         ("vector addition", "time", "GB/s", "share of triad", "spread"),
@@ -53,7 +59,8 @@ def _vector_add(session) -> None:
         f"{ADD_LENGTH:,} floats; this machine's stream triad, in the same rounds: {show.rate(roof)} GB/s",
     )
     show.say(
-        measured.verdict("scheduled", "default loop").sentence() + ". An addition per twelve bytes leaves nothing to "
+        measured.verdict("scheduled", "default loop").sentence()
+        + ". An addition per twelve bytes leaves nothing to "
         "compute: memory is the limit, and a schedule cannot go beyond it."
     )
     session.report["vector_add"] = measured.as_json()
@@ -69,7 +76,9 @@ def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Compa
     for name in names:
         figure = measured[name]
         known = name.partition(" ")[0]
-        body = {"learner": "yours", "reference": "reference"}[whose[known]] if known in whose else "-"
+        body = (
+            {"learner": "yours", "reference": "reference"}[whose[known]] if known in whose else "-"
+        )
         gain = "-" if previous is None else _gain(measured.verdict(name, previous))
         rows.append(
             (
@@ -84,7 +93,15 @@ def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Compa
         )
         previous = name
     show.table(
-        ("after step", "body ", "time", "spread", "GFLOP/s", "of FMA peak", "against the step before"),
+        (
+            "after step",
+            "body ",
+            "time",
+            "spread",
+            "GFLOP/s",
+            "of FMA peak",
+            "against the step before",
+        ),
         rows,
         f"FMA peak of {measured.threads} threads, measured in the same rounds: {show.rate(measured.peak_gflops)} GFLOP/s. Medians of "
         f"{measured.rounds} paired rounds; every result verified.",
@@ -155,7 +172,13 @@ def ladder_candidates(
     """Naive and every step, each on top of the ones before. A step that is missing in `whose` is the reference's."""
     M, N, K = size
     common = {"M": M, "N": N, "K": K, "seed": seed}
-    names = {"2.1": "tile", "2.2": "vectorize", "2.3": "parallel", "2.4": "register tile", "2.5": "pack B"}
+    names = {
+        "2.1": "tile",
+        "2.2": "vectorize",
+        "2.3": "parallel",
+        "2.4": "register tile",
+        "2.5": "pack B",
+    }
     candidates = [Candidate("naive", make_step, {**common, "steps": ()})]
     steps: Steps = ()
     for known, name in names.items():
@@ -256,17 +279,23 @@ def draw_access_pattern(path: Path, orders: dict[str, np.ndarray]) -> None:
     import matplotlib.pyplot as plt
 
     shown = ORDER_SIZE**3 // 8
-    figure, axes = plt.subplots(len(orders), 3, figsize=(9, 3.2 * len(orders)), layout="constrained")
+    figure, axes = plt.subplots(
+        len(orders), 3, figsize=(9, 3.2 * len(orders)), layout="constrained"
+    )
     for row, (name, order) in zip(axes, orders.items(), strict=True):
         count = misses(order)
-        for axis, (matrix, first, second) in zip(row, (("A", 0, 2), ("B", 2, 1), ("C", 0, 1)), strict=True):
+        for axis, (matrix, first, second) in zip(
+            row, (("A", 0, 2), ("B", 2, 1), ("C", 0, 1)), strict=True
+        ):
             touched = np.full((ORDER_SIZE, ORDER_SIZE), np.nan)
             touched[order[:shown, first], order[:shown, second]] = np.arange(shown)
             image = axis.imshow(touched, cmap="viridis", vmin=0, vmax=shown)
             axis.set_title(f"{matrix}, {name}: {count[matrix]:,} lines loaded", fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
-    figure.colorbar(image, ax=axes, label=f"last touched at visit ... of the first {shown:,}", shrink=0.8)
+    figure.colorbar(
+        image, ax=axes, label=f"last touched at visit ... of the first {shown:,}", shrink=0.8
+    )
     figure.suptitle(
         f"Matmul {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}: the order in which elements are touched "
         f"(all visits counted, cache of {CACHE_LINES} lines)",

@@ -7,9 +7,13 @@ import re
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.competitors import make_numpy, runnable_matmul
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
 ADD_LENGTH = 1_000_003  # prime: nothing divides it
+MATMUL_SIZE = 256
+DEFAULT = "default loops"
 
 
 def run(session) -> None:
@@ -26,6 +30,8 @@ def run(session) -> None:
 
     whose = {known: session.exercise(known) for known in ("1.1", "1.2", "1.3", "1.4")}
 
+    measured = _default_loops(session, whose["1.1"])
+
     with show.waiting("one expression for three targets ..."):
         targets = session.call(one_expression_three_targets, whose["1.1"])
     show.heading("One expression, three machines")
@@ -36,11 +42,13 @@ def run(session) -> None:
     )
     for name, text, language in targets["excerpts"]:
         show.line(f"  {name}", "bold")
-        show.code(text, language, most_lines=14)
+        show.code(text, language, most_lines=16)
 
     session.report["targets"] = [name for name, _, _ in targets["excerpts"]]
     session.headline = f"one matmul expression, {len(targets['excerpts'])} machines"
-    instructions = ", ".join(f"`{found}` on {name}" for name, found in targets["instructions"].items())
+    instructions = ", ".join(
+        f"`{found}` on {name}" for name, found in targets["instructions"].items()
+    )
     show.question(
         "Why does TVM separate what is computed from how?",
         (
@@ -49,11 +57,53 @@ def run(session) -> None:
             "It also means that every transformation from here on can be checked against the expression, and that a program can "
             "search through transformations (phase 5): all of them compute the same thing by construction. "
             "PyTorch's eager mode cannot do that; when it meets `a @ b` it must call a kernel that exists.",
+            f"And it leaves something to do: with the default loops the expression reached "
+            f"{show.share(measured.share_of_peak(DEFAULT))} of what this CPU can compute. That is the next lesson.",
         ),
     )
 
 
+def _default_loops(session, whose: str) -> Comparison:
+    """Time the matmul with the loops it has by default: what "how" is worth before anybody thought about it."""
+    size = {"M": MATMUL_SIZE, "N": MATMUL_SIZE, "K": MATMUL_SIZE, "seed": session.seed}
+    candidates = [
+        PEAK_FMA,
+        Candidate(DEFAULT, make_default_loops, {**size, "whose": whose}),
+        Candidate("NumPy", make_numpy, size),
+    ]
+    measured = session.compare(candidates, what="the default loops")
+    show.heading(f"What the default loops are worth, {MATMUL_SIZE} x {MATMUL_SIZE} x {MATMUL_SIZE}")
+    rows = []
+    for name in (DEFAULT, "NumPy"):
+        figure = measured[name]
+        rows.append(
+            (
+                name,
+                show.seconds(figure.median_s),
+                f"{figure.spread:.0%}",
+                show.rate(figure.gflops),
+                show.share(measured.share_of_peak(name)),
+            )
+        )
+    show.table(
+        ("matmul", "time", "spread", "GFLOP/s", "of FMA peak"),
+        rows,
+        f"FMA peak of {measured.threads} threads, measured in the same rounds: {show.rate(measured.peak_gflops)} GFLOP/s.",
+    )
+    session.report["size"] = (MATMUL_SIZE, MATMUL_SIZE, MATMUL_SIZE)
+    session.report["peaks"] = {"fma_gflops": measured.peak_gflops}
+    session.report["results"] = measured.as_json()
+    return measured
+
+
 # ---------------------------------------------------------------------------------------------- run in a worker
+
+
+def make_default_loops(M: int, N: int, K: int, seed: int, whose: str) -> Runnable:
+    """The matmul of exercise 1.1 without any schedule."""
+    from tvm import te
+
+    return runnable_matmul(te.create_prim_func(exercise.body("1.1", whose)(M, N, K)), M, N, K, seed)
 
 
 def vector_add_story(seed: int) -> dict[str, str | LoopNest]:
@@ -77,7 +127,6 @@ def one_expression_three_targets(whose: str) -> dict:
     import tvm
     from tvm import te
     from tvm.s_tir import Schedule
-    from tvm.s_tir import dlight as dl
 
     size = 64
     function = te.create_prim_func(exercise.body("1.1", whose)(size, size, size))
@@ -94,31 +143,40 @@ def one_expression_three_targets(whose: str) -> dict:
     x86 = tvm.target.Target(
         {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"}
     )
-    arm = tvm.target.Target(
-        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}
-    )
+    arm = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"})
     cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_70"}, host="llvm")
+
+    def for_gpu() -> tvm.IRModule:
+        """One GPU thread for each element of C: the least that makes a kernel of an expression."""
+        sch = Schedule(function)
+        i, j, _ = sch.get_loops(sch.get_sblock("C"))
+        block, thread = sch.split(sch.fuse(i, j), [None, 128])
+        sch.bind(block, "blockIdx.x")
+        sch.bind(thread, "threadIdx.x")
+        return sch.mod
+
     excerpts = []
-    for name, target in (("x86-64 with AVX-512, assembly", x86), ("AArch64 with NEON, assembly", arm)):
+    for name, target in (
+        ("x86-64 with AVX-512, assembly", x86),
+        ("AArch64 with NEON, assembly", arm),
+    ):
         assembly = tvm.compile(for_cpu(), target=target).mod.inspect_source("s")
         excerpts.append((name, _around(assembly, r"\bv?fmadd|\bfmla\b|\bv?mulps|\bfmul\b"), "text"))
     with cuda:
-        on_gpu = dl.ApplyDefaultSchedule(dl.gpu.Matmul(), dl.gpu.Fallback())(
-            tvm.IRModule({"main": function})
-        )
-        kernels = tvm.compile(on_gpu, target=cuda).mod.imports
+        kernels = tvm.compile(for_gpu(), target=cuda).mod.imports
     if not kernels:
         raise RuntimeError("TVM compiled the CUDA matmul to host code only")
     source = kernels[0].inspect_source()
-    excerpts.append(("NVIDIA sm_70, CUDA C", _around(source, r"\* ?\w+.*\[.*\]\)+;"), "c"))
-    found = {
-        name.partition(",")[0]: _instruction(text) for name, text, _ in excerpts
-    }
+    kernel = source[source.rindex('extern "C" __global__') :]
+    excerpts.append(("NVIDIA sm_70, CUDA C", kernel, "c"))
+    found = {name.partition(",")[0]: _instruction(text) for name, text, _ in excerpts}
     return {"excerpts": excerpts, "instructions": found}
 
 
-def _around(source: str, pattern: str, before: int = 4, after: int = 4) -> str:
-    lines = source.splitlines()
+def _around(source: str, pattern: str, before: int = 3, after: int = 6) -> str:
+    lines = [
+        line for line in source.splitlines() if not re.match(r"\s*(\.|#|//)", line)
+    ]  # no labels, no remarks
     at = next(number for number, line in enumerate(lines) if re.search(pattern, line))
     return "\n".join(line.replace("\t", "  ") for line in lines[max(0, at - before) : at + after])
 

@@ -1,0 +1,103 @@
+"""The commands as a person types them: exit statuses, one clear sentence for bad input, and no trace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def phase(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", f"tvm_practice.{name}", *arguments, **environment)
+
+
+@pytest.mark.parametrize("target", ["cuda", "cuda-sim"])
+def test_a_target_that_is_not_there_yet_is_refused_with_one_sentence(target: str) -> None:
+    done = phase("main", "--target", target)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"--target {target}" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_target_may_come_from_the_environment() -> None:
+    assert phase("te_basics", TVM_PRACTICE_TARGET="cuda").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--size", "0"), "is no size"),
+        (("--size", "12x"), "is no size"),
+        (("--size", "99999"), "from 1 to 8192"),
+        (("--seed", "-1"), "--seed"),
+        (("--trials", "many"), "--trials"),
+        (("--target", "tpu"), "there is no target 'tpu'"),
+        (("--frobnicate",), "No such option"),
+        (("--hint", "9.9"), "there is no exercise '9.9'"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_status_2(arguments, told) -> None:
+    done = phase("te_basics", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hints_come_one_at_a_time() -> None:
+    first = phase("main", "--hint", "1.1")
+    third = phase("main", "--hint", "1.1", "--more", "--more")
+    assert first.returncode == third.returncode == 0
+    assert "--more" in first.stdout
+    assert "te.sum(A[i, k] * B[k, j], axis=k)" not in first.stdout
+    assert "te.sum(A[i, k] * B[k, j], axis=k)" in third.stdout
+
+
+@pytest.mark.parametrize(
+    "started", [("-m", "tvm_practice.te_basics"), ("tvm_practice/te_basics.py",)]
+)
+def test_a_lesson_runs_as_a_module_and_as_a_script(started) -> None:
+    done = run(*started, "--quick", "--solutions", "--seed", "3", PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert "seed 3" in done.stdout
+    assert "Key question" in done.stdout
+
+
+def test_plain_text_goes_into_a_pipe() -> None:
+    done = phase("te_basics", "--quick", "--solutions")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_read_only_reports_folder_costs_only_the_report(tmp_path) -> None:
+    blocked = tmp_path / "copy"
+    subprocess.run(
+        ["cp", "-r", str(ROOT / "tvm_practice"), str(tmp_path / "tvm_practice")], check=True
+    )
+    (tmp_path / "reports").write_text("a file where a folder should be")
+    done = subprocess.run(
+        [sys.executable, "-m", "tvm_practice.te_basics", "--quick", "--solutions"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not be written" in done.stdout
+    assert not blocked.exists()

@@ -1,0 +1,82 @@
+"""The course's own order: stubs, references, checks and hints belong together, and the stubs are unsolved as shipped."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+
+import pytest
+
+from tvm_practice.checks import check_of, grade
+from tvm_practice.common import exercise
+from tvm_practice.common.exercise import LEARNER, PHASES, REFERENCE, catalogue
+from tvm_practice.common.worker import call
+
+AS_SHIPPED = os.environ.get("TVM_PRACTICE_AS_SHIPPED") == "1"
+IDS = list(catalogue())
+
+
+def test_the_five_phases_declare_their_exercises_in_order() -> None:
+    expected = {"1": 4, "2": 5, "3": 3, "4": 3, "5": 4}
+    assert [f"{phase}.{n}" for phase, count in expected.items() for n in range(1, count + 1)] == IDS
+    assert [catalogue()[f"{n}.1"].phase for n in range(1, 6)] == list(PHASES)
+
+
+def _is_stub(exercise_id: str) -> bool:
+    return "raise NotImplementedError" in inspect.getsource(exercise.body(exercise_id, LEARNER))
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_a_stub_as_shipped_counts_as_todo(exercise_id: str) -> None:
+    if not call(_is_stub, exercise_id):
+        assert not AS_SHIPPED, f"{exercise_id} is shipped solved"
+        pytest.skip(f"{exercise_id} is being solved")
+    outcome = grade(exercise_id, LEARNER)
+    assert outcome.state == "todo", (
+        f"{exercise_id} is a stub, but counts as {outcome.state}: {outcome.sentence}"
+    )
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_your_answer_is_right(exercise_id: str) -> None:
+    """This one grades the file in front of you: unsolved is skipped, wrong fails with the tutor's sentence."""
+    outcome = grade(exercise_id, LEARNER)
+    if outcome.state == "todo":
+        pytest.skip(f"{exercise_id} is still to do, at {catalogue()[exercise_id].place}")
+    assert outcome.state == "right", outcome.sentence
+
+
+def _signatures(exercise_id: str) -> tuple[str, str]:
+    stub, reference = (exercise.body(exercise_id, whose) for whose in (LEARNER, REFERENCE))
+    return str(inspect.signature(stub)), str(inspect.signature(reference))
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_stub_and_reference_have_the_same_signature(exercise_id: str) -> None:
+    stub, reference = call(_signatures, exercise_id)
+    assert re.sub(r"tvm_practice\.\w+\.", "", stub) == re.sub(r"tvm_practice\.\w+\.", "", reference)
+
+
+def _facts(exercise_id: str) -> tuple[str, tuple[str, ...], str]:
+    declared = check_of(exercise_id)
+    return declared.id, declared.hints, exercise.body(exercise_id, LEARNER).__doc__ or ""
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_an_exercise_has_a_check_three_hints_and_a_docstring(exercise_id: str) -> None:
+    checked, hints, docstring = call(_facts, exercise_id)
+    assert checked == exercise_id, f"the check of {exercise_id} says it is {checked}'s"
+    assert len(hints) == 3, f"{exercise_id} has {len(hints)} hints"
+    assert all(len(hint) > 20 for hint in hints), f"{exercise_id} has an empty hint"
+    assert len(docstring) > 40, f"{exercise_id} has no docstring to work from"
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_a_stub_says_todo_with_its_number(exercise_id: str) -> None:
+    known = catalogue()[exercise_id]
+    if not call(_is_stub, exercise_id):
+        pytest.skip("solved")
+    source = exercise.lesson_path(known.phase).read_text(encoding="utf-8")
+    assert f"# TODO({exercise_id}):" in source
+    assert f'NotImplementedError("{exercise_id} {known.name}")' in source

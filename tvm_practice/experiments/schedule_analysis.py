@@ -1,0 +1,278 @@
+"""What phase 3 shows: the ladder against NumPy and torch in the learner's own table, and where threads begin to pay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tvm_practice.common import exercise, show
+from tvm_practice.common.competitors import libraries, runnable_matmul
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
+from tvm_practice.experiments.manual_schedule import Steps, make_step
+
+QUICK_SIZES = (16, 32, 64, 96, 128, 192, 256)
+SIZES = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384)
+STEP_NAMES = {
+    "2.1": "tiled",
+    "2.2": "+ vectorized",
+    "2.3": "+ parallel",
+    "2.4": "+ register tile",
+    "2.5": "+ packed",
+}
+BEST = "+ packed"
+OWNER = {exercise.LEARNER: "yours", exercise.REFERENCE: "reference"}
+
+
+def run(session) -> None:
+    whose = {known: session.exercise(known) for known in ("3.1", "3.2", "3.3")}
+    with show.waiting("the steps of phase 2 ..."):
+        whose |= {known: session.whose(known) for known in STEP_NAMES}
+    _compare(session, whose)
+    _crossover(session, whose)
+
+
+def _compare(session, whose: dict[str, str]) -> None:
+    M, N, K = session.size(quick=512, full=1024)
+    show.heading(f"The variants against the libraries, {M} x {N} x {K}, float32")
+    common = {"M": M, "N": N, "K": K, "seed": session.seed, "whose": whose}
+    names = ["naive", *STEP_NAMES.values()]
+    candidates = [Candidate(name, make_variant, {**common, "variant": name}) for name in names]
+    others = libraries(M, N, K, session.seed)
+    measured = session.compare([PEAK_FMA, *candidates, *others], what="variants and libraries")
+    shown = [name for name in (*names, *(other.name for other in others)) if name in measured]
+    samples = {name: list(measured[name].samples) for name in shown}
+    owners = {name: OWNER[whose[known]] for known, name in STEP_NAMES.items()}
+    rows = session.call(
+        table_rows, whose["3.2"], samples, measured[shown[0]].flops, measured.peak_gflops
+    )
+    show.table(
+        ("variant", "step ", "ms", "GFLOP/s", "speed-up", "of FMA peak", "spread"),
+        [
+            (
+                row["name"],
+                owners.get(row["name"], "-"),
+                f"{row['milliseconds']:.4g}",
+                show.rate(row["gflops"]),
+                show.times(row["speedup"]),
+                show.share(row["share"]),
+                f"{measured[row['name']].spread:.0%}",
+            )
+            for row in rows
+        ],
+        f"The table: {OWNER[whose['3.2']]}. FMA peak of {measured.threads} threads in the same "
+        f"rounds: {show.rate(measured.peak_gflops)} GFLOP/s. {measured.rounds} paired rounds, every competitor {measured.threads} threads, "
+        "in a process of its own, verified.",
+    )
+    if BEST in measured:
+        for other in others:
+            if other.name in measured:
+                show.line("  " + measured.verdict(BEST, other.name).sentence() + ".")
+        session.headline = _headline(measured)
+    session.picture("variants", lambda path: draw_variants(path, measured, shown, (M, N, K)))
+    session.report["size"] = (M, N, K)
+    session.report["peaks"] = {"fma_gflops": measured.peak_gflops}
+    session.report["results"] = measured.as_json()
+
+
+def _headline(measured: Comparison) -> str:
+    told = []
+    for name in ("NumPy", "torch"):
+        if name in measured:
+            verdict = measured.verdict(BEST, name)
+            against = (
+                "cannot tell from"
+                if verdict.word == "cannot tell"
+                else f"{_times(verdict)} {verdict.word} than"
+            )
+            told.append(f"{against} {name}")
+    return f"packed is {', '.join(told)}" if told else ""
+
+
+def _times(verdict) -> str:
+    return show.times(verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio)
+
+
+def _crossover(session, whose: dict[str, str]) -> None:
+    sizes = QUICK_SIZES if session.quick else SIZES
+    show.heading("Where threads begin to pay")
+    serial, parallel = [], []
+    with show.waiting("serial against parallel ..."):
+        pairs = [
+            session.compare(
+                [
+                    Candidate("serial", make_crossover, _at(size, session.seed, ("2.1", "2.2"))),
+                    Candidate(
+                        "parallel", make_crossover, _at(size, session.seed, ("2.1", "2.2", "2.3"))
+                    ),
+                ],
+                what=f"serial against parallel at {size}",
+            )
+            for size in sizes
+        ]
+    for pair in pairs:
+        serial.append(list(pair["serial"].samples))
+        parallel.append(list(pair["parallel"].samples))
+    found = session.call(find_crossover, whose["3.3"], list(sizes), serial, parallel)
+    show.table(
+        ("N x N x N", "serial", "parallel", "speed-up", "verdict "),
+        [
+            (
+                str(size),
+                show.seconds(pair["serial"].median_s),
+                show.seconds(pair["parallel"].median_s),
+                show.times(pair.verdict("parallel", "serial").ratio),
+                pair.verdict("parallel", "serial").word,
+            )
+            for size, pair in zip(sizes, pairs, strict=True)
+        ],
+        "Tiled and vectorized, without and with the parallel outer loop.",
+    )
+    session.picture("crossover", lambda path: draw_crossover(path, sizes, pairs, found))
+    session.report["crossover"] = {
+        "size": found,
+        "sizes": sizes,
+        "serial_s": [pair["serial"].median_s for pair in pairs],
+        "parallel_s": [pair["parallel"].median_s for pair in pairs],
+    }
+    _answer(session, sizes, pairs, found)
+
+
+def _answer(session, sizes, pairs: list[Comparison], found: int | None) -> None:
+    smallest, largest = pairs[0], pairs[-1]
+    extra = smallest["parallel"].median_s - smallest["serial"].median_s
+    threads = largest.threads
+    answer = []
+    if found is None:
+        answer.append(
+            f"In this run sharing the work among {threads} thread(s) did not pay at any size up to {sizes[-1]}."
+        )
+    else:
+        at = pairs[list(sizes).index(found)]
+        answer.append(
+            f"In this run: from {found} x {found} x {found} on, where one thread takes {show.seconds(at['serial'].median_s)}."
+        )
+    if extra > 0:
+        answer.append(
+            f"Why: waking {threads} threads and waiting for the last has a price that does not depend on the size. At {sizes[0]} it shows nearly alone: the "
+            f"parallel variant takes {show.seconds(extra)} longer than {show.seconds(smallest['serial'].median_s)} of work. The work grows with "
+            f"the cube of the size, the price stays; at {sizes[-1]} the speed-up is {show.times(largest.verdict('parallel', 'serial').ratio)} "
+            f"of {threads} possible."
+        )
+    answer.append(
+        "So the faster the serial code is, the later threads pay: a better schedule makes the work cheaper, and waking a thread "
+        "costs what it did."
+    )
+    show.question("At what size does parallelization start helping, and why?", answer)
+
+
+def _at(size: int, seed: int, steps: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "M": size,
+        "N": size,
+        "K": size,
+        "seed": seed,
+        "steps": tuple((known, exercise.REFERENCE) for known in steps),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- run in a worker
+
+
+def make_crossover(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
+    return make_step(M, N, K, seed, steps)
+
+
+def make_variant(
+    M: int, N: int, K: int, seed: int, whose: dict[str, str], variant: str
+) -> Runnable:
+    """One of the variants that the body of exercise 3.1 builds from the steps of phase 2, verified."""
+    ladder = exercise.load_lesson("manual_schedule")
+
+    def applying(known: str):
+        def apply(sch) -> None:
+            exercise.body(known, whose[known])(sch, *ladder.LADDER[known][1])
+
+        return apply
+
+    def padded_tile(sch) -> None:
+        ladder.pad(sch)
+        applying("2.1")(sch)
+
+    steps = {name: applying(known) for known, name in STEP_NAMES.items()}
+    steps["tiled"] = padded_tile
+    variants = exercise.body("3.1", whose["3.1"])(ladder.matmul(M, N, K), steps)
+    return runnable_matmul(variants[variant], M, N, K, seed)
+
+
+def table_rows(
+    whose: str, samples: dict[str, list[float]], flops: float, peak: float
+) -> list[dict[str, Any]]:
+    """The rows of exercise 3.2 as plain dictionaries."""
+    return [vars(row) for row in exercise.body("3.2", whose)(samples, flops, peak)]
+
+
+def find_crossover(whose: str, sizes: list[int], serial: list, parallel: list) -> int | None:
+    return exercise.body("3.3", whose)(sizes, serial, parallel)
+
+
+# ---------------------------------------------------------------------------------------------------- pictures
+
+
+def draw_variants(
+    path: Path, measured: Comparison, names: list[str], size: tuple[int, int, int]
+) -> None:
+    """GFLOP/s of every variant and library as bars with their quartiles, below the FMA peak."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 0.45 * len(names) + 1.4), layout="constrained")
+    for place, name in enumerate(names):
+        one = measured[name]
+        fast, slow = (one.flops / seconds / 1e9 for seconds in one.quartiles_s)
+        color = "tab:blue" if name not in ("NumPy", "torch") else "tab:gray"
+        error = [[max(0.0, one.gflops - slow)], [max(0.0, fast - one.gflops)]]
+        axis.barh(place, one.gflops, color=color, xerr=error, ecolor="black", capsize=3)
+        axis.text(one.gflops, place, f"  {show.rate(one.gflops)}", va="center", fontsize=9)
+    axis.axvline(measured.peak_gflops, color="tab:red", linestyle="--")
+    axis.text(
+        measured.peak_gflops, -0.75, "measured FMA peak ", color="tab:red", ha="right", fontsize=9
+    )
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -1.1)
+    axis.set_xlim(0, measured.peak_gflops * 1.12)
+    axis.set_xlabel(
+        f"GFLOP/s, median with quartiles of {measured.rounds} rounds, {measured.threads} threads"
+    )
+    axis.set_title("Matmul {} x {} x {}, float32".format(*size))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_crossover(path: Path, sizes, pairs: list[Comparison], found: int | None) -> None:
+    """Median seconds of the serial and the parallel variant over the size, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, color in (("serial", "tab:orange"), ("parallel", "tab:blue")):
+        medians = [pair[name].median_s * 1e6 for pair in pairs]
+        low = [pair[name].quartiles_s[0] * 1e6 for pair in pairs]
+        high = [pair[name].quartiles_s[1] * 1e6 for pair in pairs]
+        axis.plot(sizes, medians, marker="o", color=color, label=name)
+        axis.fill_between(sizes, low, high, color=color, alpha=0.2)
+    if found is not None:
+        axis.axvline(found, color="black", linestyle=":", label=f"crossover: {found}")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.minorticks_off()
+    axis.set_xlabel("N of an N x N x N product")
+    axis.set_ylabel("microseconds per call, median and quartiles")
+    axis.set_title(f"Tiled and vectorized, 1 thread against {pairs[0].threads}")
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
