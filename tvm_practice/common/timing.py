@@ -25,6 +25,8 @@ from tvm_practice.common.target import threads
 from tvm_practice.common.worker import Worker, WorkerFailed
 
 CONFIDENCE = 0.95
+FEWEST_ROUNDS = 6  # with fewer, no ordering of the samples reaches 95%
+SLOW_SECONDS = 1.0
 WARM_SECONDS = 0.005
 BUILD_SECONDS = 300.0
 SAMPLE_LIMIT_SECONDS = 300.0
@@ -201,7 +203,8 @@ def compare(
 ) -> Comparison:
     """Measure the candidates in paired rounds, each in a process of its own.
 
-    A sample is as many calls as last `sample_seconds`, one at least, after a few that are not counted. A candidate whose
+    A sample is as many calls as last `sample_seconds`, one at least, after a few that are not counted. A candidate that takes
+    a second or more for one call sits out after the fewest rounds that allow a verdict. A candidate whose
     maker raises, dies or takes too long is left out and named in `failed`. `advance` is called with a candidate's name
     after it is built and after each of its samples.
     """
@@ -219,8 +222,11 @@ def compare(
             except WorkerFailed as error:
                 failed[candidate.name] = str(error)
             advance(candidate.name)
-        for _ in range(rounds):
+        for number in range(rounds):
             for name in [name for name in samples if name not in failed]:
+                if number >= FEWEST_ROUNDS and samples[name][-1] > SLOW_SECONDS:
+                    advance(name)
+                    continue
                 try:
                     samples[name].append(workers[name].ask("sample", SAMPLE_LIMIT_SECONDS))
                 except WorkerFailed as error:
