@@ -1,7 +1,9 @@
-"""Make the README's table and pictures by running the course itself: `uv run python docs/make_figures.py`.
+"""Make the README's table and pictures by running the course itself: `uv run python
+docs/make_figures.py`.
 
-Runs phases 2 and 3 with the reference bodies at 1024 x 1024 x 1024, keeps their JSON and pictures beside this file, and writes
-the table into README.md. `--table` only writes the table, from the JSON that is there.
+Runs phases 2 and 3 with the reference bodies at 1024 x 1024 x 1024, keeps their JSON and pictures
+beside this file, and writes the table into README.md. `--table` only writes the table, from the
+JSON that is there.
 """
 
 from __future__ import annotations
@@ -33,20 +35,29 @@ def measure() -> None:
 def table(report: dict) -> str:
     """The README's table from the JSON of phase 3."""
     machine, peak = report["machine"], report["peaks"]["fma_gflops"]
-    results = [one for one in report["results"] if one["share_of_peak"] and one["competitor"] != "FMA peak"]
+    results = [
+        one for one in report["results"] if one["share_of_peak"] and one["competitor"] != "FMA peak"
+    ]
     naive = results[0]["median_s"]
-    lines = ["| variant | ms | spread | GFLOP/s | of FMA peak | speed-up |", "|---|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| variant | ms | spread | GFLOP/s | of FMA peak | speed-up |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     lines += [
-        f"| {one['competitor']} | {one['median_s'] * 1e3:.4g} | {one['spread']:.0%} | {one['gflops']:.3g} | "
+        f"| {one['competitor']} | {one['median_s'] * 1e3:.4g} | {one['spread']:.0%} | "
+        f"{one['gflops']:.3g} | "
         f"{one['share_of_peak']:.1%} | {naive / one['median_s']:.3g}x |"
         for one in results
     ]
     size = " x ".join(map(str, report["size"]))
     lines += [
         "",
-        f"{size}, float32, {machine['threads']} threads of an {machine['cpu']} ({machine['llvm_cpu']}), TVM {machine['tvm']}, LLVM "
-        f"{machine['llvm']}, load {machine['load']:.2f} before the run. FMA peak measured in the same rounds: {peak:.0f} GFLOP/s. Made by "
-        "`uv run python docs/make_figures.py`; the samples are in [docs/schedule_analysis.json](docs/schedule_analysis.json).",
+        f"{size}, float32, {machine['threads']} threads of an {machine['cpu']} "
+        f"({machine['llvm_cpu']}), TVM {machine['tvm']}, LLVM "
+        f"{machine['llvm']}, load {machine['load']:.2f} before the run. FMA peak measured in the "
+        f"same rounds: {peak:.0f} GFLOP/s. Made by "
+        "`uv run python docs/make_figures.py`; the samples are in "
+        "[docs/schedule_analysis.json](docs/schedule_analysis.json).",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,5 @@
-"""Every check is proven: it accepts the reference and other right answers, and rejects each wrong one for its own reason."""
+"""Every check is proven: it accepts the reference and other right answers, and rejects each wrong
+one for its own reason."""
 
 from __future__ import annotations
 

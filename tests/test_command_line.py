@@ -1,4 +1,5 @@
-"""The commands as a person types them: exit statuses, one clear sentence for bad input, and no trace."""
+"""The commands as a person types them: exit statuses, one clear sentence for bad input, and no
+trace."""
 
 from __future__ import annotations
 

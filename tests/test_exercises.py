@@ -1,4 +1,5 @@
-"""The course's own order: stubs, references, checks and hints belong together, and the stubs are unsolved as shipped."""
+"""The course's own order: stubs, references, checks and hints belong together, and the stubs are
+unsolved as shipped."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_a_stub_as_shipped_counts_as_todo(exercise_id: str) -> None:
 
 @pytest.mark.parametrize("exercise_id", IDS)
 def test_your_answer_is_right(exercise_id: str) -> None:
-    """This one grades the file in front of you: unsolved is skipped, wrong fails with the tutor's sentence."""
+    """This one grades the file in front of you: unsolved is skipped, wrong fails with the tutor's
+    sentence."""
     outcome = grade(exercise_id, LEARNER)
     if outcome.state == "todo":
         pytest.skip(f"{exercise_id} is still to do, at {catalogue()[exercise_id].place}")

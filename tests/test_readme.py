@@ -23,4 +23,6 @@ def test_the_table_in_the_readme_is_made_from_the_committed_json() -> None:
 def test_every_link_to_a_file_leads_to_one() -> None:
     for document in ROOT.glob("*.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-            assert (ROOT / target).exists(), f"{document.name} links to {target}, which is not there"
+            assert (ROOT / target).exists(), (
+                f"{document.name} links to {target}, which is not there"
+            )

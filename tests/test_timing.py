@@ -1,4 +1,5 @@
-"""The statistics behind "faster": what they claim at a stated confidence, they must deliver on samples whose truth is known."""
+"""The statistics behind "faster": what they claim at a stated confidence, they must deliver on
+samples whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checks must not be fooled: zeros, constants, unwritten elements, memory outside, and tolerances wide enough for garbage."""
+"""Checks must not be fooled: zeros, constants, unwritten elements, memory outside, and tolerances
+wide enough for garbage."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ This file runs before anything else of the package, and does two things that can
 
 It sets the thread count, which TVM, NumPy and torch each read once, when they are loaded.
 
-And when a lesson file is what was started, as `python -m tvm_practice.te_basics` or as a script, it hands the run to
-`main`. A lesson file holds a lesson and nothing else; it may also hold a learner's half-written answer, with a syntax
-error or an endless loop in it. So it is never run in this process: `main` has it graded in processes of their own.
+And when a lesson file is what was started, as `python -m tvm_practice.te_basics` or as a script, it
+hands the run to `main`. A lesson file holds a lesson and nothing else; it may also hold a learner's
+half-written answer, with a syntax error or an endless loop in it. So it is never run in this
+process: `main` has it graded in processes of their own.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Run the phases: `python -m tvm_practice.main` all five in order, `python -m tvm_practice.<phase>` one.
+"""Run the phases: `python -m tvm_practice.main` all five in order, `python -m tvm_practice.<phase>`
+one.
 
-Exit status: 0 when nothing is wrong (an unsolved exercise is not wrong), 1 when an answer is wrong, 2 when the command
-could not run, 130 when it was interrupted.
+Exit status: 0 when nothing is wrong (an unsolved exercise is not wrong), 1 when an answer is wrong,
+2 when the command could not run, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Options:
 
 @dataclass
 class Session:
-    """One run of one phase: its options, whose body of each exercise counts, and what it leaves behind."""
+    """One run of one phase: its options, whose body of each exercise counts, and what it leaves
+    behind."""
 
     phase: str
     options: Options
@@ -98,13 +100,15 @@ class Session:
         return self._graded[exercise_id, whose]
 
     def whose(self, exercise_id: str) -> str:
-        """Whose body of an exercise to build on: the learner's where it is right, else the reference's."""
+        """Whose body of an exercise to build on: the learner's where it is right, else the
+        reference's."""
         if self.options.solutions or self.grade(exercise_id, LEARNER).state != "right":
             return REFERENCE
         return LEARNER
 
     def exercise(self, exercise_id: str) -> str:
-        """Grade and show an exercise of this phase; return whose body the rest of the phase builds on."""
+        """Grade and show an exercise of this phase; return whose body the rest of the phase builds
+        on."""
         known = next(known for known in exercises_of(self.phase) if known.id == exercise_id)
         with show.waiting(f"{exercise_id} {known.title} ..."):
             whose = self.whose(exercise_id)
@@ -121,7 +125,8 @@ class Session:
                 self._tell(outcome)
             if outcome.state != "right":
                 show.line(
-                    f"  {known.place}: yours to write (--hint {exercise_id} helps). The reference stands in:",
+                    f"  {known.place}: yours to write (--hint {exercise_id} helps). The reference "
+                    "stands in:",
                     "dim",
                 )
         for before, after in shown.nests:
@@ -129,7 +134,8 @@ class Session:
         return whose
 
     def _tell(self, outcome: Any) -> None:
-        """What a wrong answer did: the tutor's sentence, its loop nest, and the end of what it printed."""
+        """What a wrong answer did: the tutor's sentence, its loop nest, and the end of what it
+        printed."""
         show.diagnosis(outcome.sentence)
         for before, after in outcome.nests:
             show.line("  your loop nest", "dim")
@@ -148,7 +154,8 @@ class Session:
         rounds: int | None = None,
         what: str = "timing",
     ) -> timing.Comparison:
-        """Time candidates in paired rounds, behind a progress bar. Nine rounds (seven if quick) unless told."""
+        """Time candidates in paired rounds, behind a progress bar. Nine rounds (seven if quick)
+        unless told."""
         rounds = rounds or (7 if self.quick else 11)
         with show.progress(what, len(candidates) * (rounds + 1)) as bar:
             measured = timing.compare(
@@ -162,7 +169,8 @@ class Session:
         return measured
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """Have `draw(path)` write reports/<phase>/<name>.png and say where it is; a full disk costs only the picture."""
+        """Have `draw(path)` write reports/<phase>/<name>.png and say where it is; a full disk costs
+        only the picture."""
         path = REPORTS / self.phase / f"{name}.png"
         try:
             _folder(path.parent)
@@ -202,7 +210,7 @@ def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-# ---------------------------------------------------------------------------------------------- running the phases
+# ------------------------------------------------------------------------------- running the phases
 
 
 def run_phases(phases: Sequence[str], options: Options) -> int:
@@ -246,14 +254,17 @@ def _introduce(options: Options) -> dict[str, Any]:
     with show.waiting("starting TVM ..."):
         machine = worker.call(target.machine)
     show.line(
-        f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), {machine['threads']} threads of "
-        f"{machine['cores']} cores, load {machine['load']:.2f} | TVM {machine['tvm']}, LLVM {machine['llvm']}, "
+        f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), {machine['threads']} "
+        "threads of "
+        f"{machine['cores']} cores, load {machine['load']:.2f} | TVM {machine['tvm']}, LLVM "
+        f"{machine['llvm']}, "
         f"Python {machine['python']} | seed {options.seed}",
         "dim",
     )
     if machine["load"] > 0.5:
         show.line(
-            f"Other programs keep {machine['load']:.1f} cores busy (load average): figures will be lower than they could be, "
+            f"Other programs keep {machine['load']:.1f} cores busy (load average): figures will "
+            "be lower than they could be, "
             "and verdicts less certain.",
             "yellow",
         )
@@ -302,7 +313,7 @@ def _refuse(sentence: str) -> int:
     return COULD_NOT_RUN
 
 
-# ---------------------------------------------------------------------------------------------------- command line
+# ------------------------------------------------------------------------------------- command line
 
 
 class _Size(click.ParamType):
@@ -315,7 +326,8 @@ class _Size(click.ParamType):
         sides = [int(side) for side in found.groups() if side] if found else []
         if not sides or min(sides) < 1 or max(sides) > 8192:
             self.fail(
-                f"{value!r} is no size; give N or MxNxK with each from 1 to 8192, such as 512 or 1000x517x333."
+                f"{value!r} is no size; give N or MxNxK with each from 1 to 8192, such as 512 or "
+                "1000x517x333."
             )
         m, n, k = sides if len(sides) == 3 else sides * 3
         return m, n, k

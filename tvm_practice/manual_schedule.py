@@ -3,26 +3,29 @@
     python -m tvm_practice.manual_schedule             run this lesson
     python -m tvm_practice.manual_schedule --hint 2.1  a nudge, when you are stuck
 
-A tensor expression says what C[i, j] is. It leaves open in which order the elements are computed, by how many threads,
-how many at a time, and where intermediate values are kept. A schedule decides that: it takes the program with the default loops
-and rewrites it, one primitive at a time. Each primitive keeps the meaning of the program, or is refused. So a schedule
-can be slow, but it cannot be wrong, and you may try anything.
+A tensor expression says what C[i, j] is. It leaves open in which order the elements are computed,
+by how many threads, how many at a time, and where intermediate values are kept. A schedule decides
+that: it takes the program with the default loops and rewrites it, one primitive at a time. Each
+primitive keeps the meaning of the program, or is refused. So a schedule can be slow, but hardly
+wrong (2.5 meets the one exception of this phase), and you may try anything.
 
     sch = Schedule(function)            the program, to be rewritten
     block = sch.get_sblock("C")         the computation named "C": the statement, without its loops
     loops = sch.get_loops(block)        the loops around it, from the outermost inwards
 
-    sch.split(loop, [None, 32])         one loop becomes two, the inner of extent 32; returns both
+    sch.split(loop, [None, 32])         one loop becomes two, the inner of extent 32; returns the outer, then the inner
     sch.reorder(a, b, c)                these loops stand in this order
     sch.vectorize(loop)                 the whole loop becomes vector instructions
     sch.parallel(loop)                  its iterations are shared out among the threads
     sch.unroll(loop)                    its body is written out for every iteration
     sch.cache_write(block, 0, "local")  the block writes to a small buffer, and a new block copies that out
-    sch.cache_read(block, 1, "global")  a new block copies input number 1 to a buffer, and the block reads that
+    sch.cache_read(block, 1, "global")  a new block copies input number 1 (of 0, 1, ...) to a buffer, and the block reads that
 
-Loop numbers in TVM's names: splitting i gives i_0 (outer) and i_1 (inner). The prose below calls them io and ii.
+Loop numbers in TVM's names: splitting i gives i_0 (outer) and i_1 (inner). The prose below calls
+them io and ii.
 
-The five exercises are one ladder. Each step starts where the one before ended, and the phase times every rung.
+The five exercises are one ladder. Each step starts where the one before ended, and the phase times
+every rung.
 """
 
 from tvm import te
@@ -31,10 +34,11 @@ from tvm.s_tir import Schedule
 from tvm_practice.common.exercise import exercise
 from tvm_practice.common.target import register_tile as register_tile_of_this_cpu
 
-# ------------------------------------------------------------------------------------------- worked: vector addition
+# -------------------------------------------------------------------------- worked: vector addition
 #
-# C[i] = A[i] + B[i] for a million elements. By default one thread takes one element after the other. Three primitives
-# change that. The loop is split in three: pieces that threads share, vectors within a piece, lanes within a vector.
+# C[i] = A[i] + B[i] for millions of elements. By default one thread takes one element after the
+# other. Three primitives change that. The loop is split in three: pieces that threads share,
+# vectors within a piece, lanes within a vector.
 
 
 def vector_add(n: int) -> Schedule:
@@ -54,12 +58,14 @@ def schedule_vector_add(sch: Schedule, pieces: int, lanes: int) -> None:
     sch.vectorize(lane)
 
 
-# Run this file and look at the loop nest before and after. Where n is no multiple of pieces * lanes, TVM has put a guard
-# around the statement: `split` rounds up, and the guard skips what is too much. The result is right for every n.
+# Run this file and look at the loop nest before and after. Where n is no multiple of pieces *
+# lanes, TVM has put a guard around the statement: `split` rounds up, and the guard skips what is
+# too much. The result is right for every n.
 
-# ------------------------------------------------------------------------------------------------- the matrix multiply
+# ------------------------------------------------------------------------------ the matrix multiply
 #
-# Now the real thing. This is the expression you wrote in phase 1, and what you start from is its default loop nest:
+# Now the real thing. This is the expression you wrote in phase 1, and what you start from is its
+# default loop nest:
 #
 #     for i in range(M):
 #         for j in range(N):
@@ -68,7 +74,8 @@ def schedule_vector_add(sch: Schedule, pieces: int, lanes: int) -> None:
 
 
 def matmul(M: int, N: int, K: int) -> Schedule:
-    """C = A @ B in float32 (A is M x K, B is K x N), with the default loops i, j, k around the block "C"."""
+    """C = A @ B in float32 (A is M x K, B is K x N), with the default loops i, j, k around the
+    block "C"."""
     A = te.placeholder((M, K), name="A")
     B = te.placeholder((K, N), name="B")
     k = te.reduce_axis((0, K), name="k")
@@ -76,21 +83,23 @@ def matmul(M: int, N: int, K: int) -> Schedule:
     return Schedule(te.create_prim_func([A, B, C]))
 
 
-# The blocking of this ladder: a tile of C, so many rows by so many columns, that fits the vector registers of this CPU
-# (8 x 32 where there are 32 registers of 16 floats). Until step 2.4 it is merely a small tile; then you will see why
-# it has just this size.
+# The blocking of this ladder: a tile of C, so many rows by so many columns, that fits the vector
+# registers of this CPU (8 x 32 where there are 32 registers of 16 floats). Until step 2.4 it is
+# merely a small tile; then you will see why it has just this size.
 
 ROWS, COLUMNS = register_tile_of_this_cpu()
 
 
-# A matrix of 1000 x 517 has no whole number of tiles. A guard around the statement would be right, as in the vector addition,
-# but a statement under a guard cannot become one vector instruction. So the ladder pads first: it works on copies whose
-# sides are multiples of the tile, filled up with zeros, and copies the result back. Where the sides are multiples already,
-# pad_einsum changes nothing.
+# A matrix of 1000 x 517 has no whole number of tiles. A guard around the statement would be right,
+# as in the vector addition, but a statement under a guard cannot become one vector instruction. So
+# the ladder pads first: it works on copies whose sides are multiples of the tile, filled up with
+# zeros, and copies the result back. Where the sides are multiples already, pad_einsum changes
+# nothing.
 
 
 def pad(sch: Schedule) -> None:
-    """Round the sides of C up to multiples of the tile; the copies this needs are shared among the threads."""
+    """Round the sides of C up to multiples of the tile; the copies this needs are shared among the
+    threads."""
     sch.pad_einsum(sch.get_sblock("C"), [ROWS, COLUMNS, 1])
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         if sch.get(block).name_hint != "C":
@@ -98,15 +107,17 @@ def pad(sch: Schedule) -> None:
             sch.parallel(row)
 
 
-# -------------------------------------------------------------------------------------------------------- 2.1 tiling
+# --------------------------------------------------------------------------------------- 2.1 tiling
 #
-# The default order walks down a whole column of B for every single element of C. Consecutive elements of a column
-# lie a row apart in memory, so every step touches another cache line (64 bytes: 16 floats), uses 4 bytes of it, and by the
-# time the neighbouring column is wanted, the line is long gone from the cache.
+# The default order walks down a whole column of B for every single element of C. Consecutive
+# elements of a column lie a row apart in memory, so every step touches another cache line (64
+# bytes: 16 floats) and uses 4 bytes of it. A column of 1024 elements touches 64 KiB of lines: by
+# the time the neighbouring column is wanted, they have left the first-level cache.
 #
-# Tiling computes a small block of C at a time. Put k outside of the tile: for every k, `rows` elements of A and
-# `columns` neighbouring elements of B are loaded, and each is used for a whole row or column of the tile. `columns` floats
-# of B lie side by side, in a line or two that are used entirely.
+# Tiling computes a small block of C at a time. Put k outside of the tile: for every k, `rows`
+# elements of A and `columns` neighbouring elements of B are loaded, and each is used for a whole
+# row or column of the tile. `columns` floats of B lie side by side, in a line or two that are used
+# entirely.
 #
 #     for io, jo:                                 which tile of C
 #         for k:                                  for every k ...
@@ -118,16 +129,17 @@ def pad(sch: Schedule) -> None:
 def tile(sch: Schedule, rows: int, columns: int) -> None:
     """Split i by `rows` and j by `columns`, and order the five loops io, jo, k, ii, ji.
 
-    sch: the matmul with its default loops i, j, k around the block "C", padded. It is changed in place.
+    sch: the matmul with its default loops i, j, k around the block "C", padded. It is changed in
+    place.
     """
     # TODO(2.1): about 5 lines.
     raise NotImplementedError("2.1 tile")
 
 
-# ----------------------------------------------------------------------------------------------------- 2.2 vectorizing
+# ---------------------------------------------------------------------------------- 2.2 vectorizing
 #
-# A vector instruction adds or multiplies 4, 8 or 16 floats at once, if they lie side by side in memory. Of the five loops
-# one runs over neighbouring elements of both B and C.
+# A vector instruction adds or multiplies 4, 8 or 16 floats at once, if they lie side by side in
+# memory. Of the five loops one runs over neighbouring elements of both B and C.
 
 
 @exercise("2.2", "Vectorize the innermost loop")
@@ -140,11 +152,12 @@ def vectorize(sch: Schedule) -> None:
     raise NotImplementedError("2.2 vectorize")
 
 
-# ------------------------------------------------------------------------------------------------------ 2.3 threads
+# -------------------------------------------------------------------------------------- 2.3 threads
 #
-# Starting a parallel loop costs microseconds: every thread must be woken, and all are waited for. It should happen once, so
-# the parallel loop should be the outermost one. And it must be a loop whose iterations write different elements of C:
-# two threads that add to the same element lose updates. (TVM refuses to parallelize a reduction. Try it.)
+# Starting a parallel loop costs microseconds: every thread must be woken, and all are waited for.
+# It should happen once, so the parallel loop should be the outermost one. And it must be a loop
+# whose iterations write different elements of C: two threads that add to the same element lose
+# updates. (TVM refuses to parallelize a reduction. Try it.)
 
 
 @exercise("2.3", "Share the tiles among threads")
@@ -157,69 +170,86 @@ def parallelize(sch: Schedule) -> None:
     raise NotImplementedError("2.3 parallelize")
 
 
-# ------------------------------------------------------------------------------------------------- 2.4 a register tile
+# ------------------------------------------------------------------------------ 2.4 a register tile
 #
-# Look at the innermost statement: C[i, j] += ... . For every k the tile of C is loaded from memory, added to, and stored
-# back, K times in all, though it never leaves this tile. The loads and stores take longer than the arithmetic. The tile should
-# stay in the CPU's registers while k runs. Three things are needed:
+# Look at the innermost statement: C[i, j] += ... . For every k the tile of C is loaded from memory,
+# added to, and stored back, K times in all, though it is the same tile each time. The loads and
+# stores take longer than the arithmetic. The tile should stay in the CPU's registers while k runs.
+# Three things are needed:
 #
-#   - a place: `copy = sch.cache_write(block, 0, "local")` makes the block write to a buffer C_local, and a new block
-#     copies C_local to C. `sch.reverse_compute_at(copy, loop)` moves the copy into `loop`, after the work done there;
-#     put it where one tile is finished: in jo, the loop around k. The buffer then shrinks to one tile.
-#   - constant indices: a register has no address, so "C_local[ii, ...]" must be a fixed name for each ii. `sch.unroll(ii)`
-#     writes the rows of the tile out. Vectorize the copy's innermost loop, and unroll the one around it, for the same reason.
+#   - a place: `copy = sch.cache_write(block, 0, "local")` makes the block write to a buffer
+#     C_local, and a new block copies C_local to C. `sch.reverse_compute_at(copy, loop)` moves the
+#     copy into `loop`, after the work done there; put it where one tile is finished: in jo, the
+#     loop around k. The buffer then shrinks to one tile (when the program is compiled: the printed
+#     nest still shows the shape of all of C).
+#   - constant indices: a register has no address, so "C_local[ii, ...]" must be a fixed name for
+#     each ii. `sch.unroll(ii)` writes the rows of the tile out. Vectorize the copy's innermost
+#     loop, and unroll the one around it, for the same reason.
 #   - no test inside: the statement `if k == 0: C_local[...] = 0` would run for every k.
 #     `sch.decompose_reduction(block, k)` makes the zeroing a loop nest of its own, before k.
 #
-# decompose_reduction comes last: it tears the block in two, and both halves inherit the loop kinds set before.
+# decompose_reduction comes last: it tears the block in two, and both halves inherit the loop kinds
+# set before. Afterwards TVM no longer recognizes a reduction in the adding half, and refuses to
+# vectorize or parallelize its loops.
 #
-# Now the tile size explains itself. 8 x 32 floats are 16 registers of 16 floats. With 2 for a row of B and one for an element of A
-# that leaves room; 16 x 32 would need all 32 and spill to memory. And every element of B that is loaded is used 8 times.
+# Now the tile size explains itself. 8 x 32 floats are 16 registers of 16 floats. With 2 for a row
+# of B and one for an element of A that leaves room; 16 x 32 would need all 32 and spill to memory.
+# And every element of B that is loaded is used 8 times.
 
 
 @exercise("2.4", "Keep a tile of C in registers")
 def register_tile(sch: Schedule) -> None:
-    """Accumulate each tile in a "local" buffer: write cache in the loop around k, rows unrolled, zeroing before k.
+    """Accumulate each tile in a "local" buffer: write cache in the loop around k, rows unrolled,
+    zeroing before k.
 
-    sch: as 2.3 leaves it: loops io (parallel), jo, k, ii, ji (vectorized) around the block "C". The loops outside k may have been
-    fused to one; `*outer, k, ii, ji = sch.get_loops(block)` takes them either way.
+    sch: as 2.3 leaves it: loops io (parallel), jo, k, ii, ji (vectorized) around the block "C". The
+    loops outside k may have been fused to one; `*outer, k, ii, ji = sch.get_loops(block)` takes
+    them either way.
     """
     # TODO(2.4): about 8 lines.
     raise NotImplementedError("2.4 register_tile")
 
 
-# ------------------------------------------------------------------------------------------------------- 2.5 packing
+# -------------------------------------------------------------------------------------- 2.5 packing
 #
-# What is left is how B is read. While k runs, the tile wants `columns` floats of row k, then of row k + 1, a whole row of B
-# further on in memory. For a large B each of these lies on another page, the TLB (the cache of page addresses) cannot hold
-# them all, and the prefetcher does not follow. Every library therefore copies B into panels first: the columns of one tile, for all
-# k, one after the other. The copy takes N * K steps, the product M * N * K.
+# What is left is how B is read. While k runs, the tile wants `columns` floats of row k, then of row
+# k + 1, a whole row of B further on in memory. For a large B each of these lies on another page,
+# the TLB (the cache of page addresses) cannot hold them all, and the prefetcher does not follow.
+# Every fast library therefore copies B into panels first: the columns of one tile, for all k, one
+# after the other. The copy takes N * K steps, the product M * N * K. Where B is so small that the
+# caches hold it anyway, it may cost what it saves; run this file with --size 1024 and with --size
+# 256 to see both.
 #
 #     B_global[jo, k, ji] = B[k, jo * columns + ji]
 #
-#   - After 2.4 the block that reads B is "C_update", the adding half of "C". It reads C_local, A and B: B is number 2.
-#     `copy = sch.cache_read(block, 2, "global")` makes a block that copies it to a new buffer, with loops k and j.
-#   - `sch.transform_layout(block, ("read", 2), lambda k, j: (...))` gives that new buffer another layout: the lambda says
-#     where element [k, j] is kept. The copy writes it there, and the block reads it there.
-#   - The copy still runs through B in the order k, j, and writes all over the place. It is a program like any other: split
-#     its j, reorder to panel, k, column, vectorize the columns and share out the panels.
+#   - After 2.4 the block that reads B is "C_update", the adding half of "C". It reads C_local, A
+#     and B: B is number 2. `copy = sch.cache_read(block, 2, "global")` makes a block that copies it
+#     to a new buffer, with loops over k and j (which TVM names ax0 and ax1).
+#   - `sch.transform_layout(block, ("read", 2), lambda k, j: (...))` gives that new buffer another
+#     layout: the lambda says where element [k, j] is kept. The copy writes it there, and the block
+#     reads it there. This is the exception: TVM does not check that the lambda keeps all elements
+#     apart. (Given B itself instead of a copy, it would change what callers must pass.)
+#   - The copy still runs through B in the order k, j, and writes all over the place. It is a
+#     program like any other: split its j, reorder to panel, k, column, vectorize the columns and
+#     share out the panels.
 
 
 @exercise("2.5", "Pack B into panels")
 def pack(sch: Schedule, columns: int) -> None:
-    """Copy B to panels of `columns` columns, B_global[j // columns, k, j % columns], before the product starts.
+    """Copy B to panels of `columns` columns, B_global[j // columns, k, j % columns], before the
+    product starts.
 
-    sch: as 2.4 leaves it, with the block "C_update" that reads B; the columns of B are a multiple of `columns`. The copy's
-    loops are to be panel (parallel), k, column (vectorized).
+    sch: as 2.4 leaves it, with the block "C_update" that reads B; the columns of B are a multiple
+    of `columns`. The copy's loops are to be panel (parallel), k, column (vectorized).
     """
     # TODO(2.5): about 8 lines.
     raise NotImplementedError("2.5 pack")
 
 
-# --------------------------------------------------------------------------------------------------------- the ladder
+# --------------------------------------------------------------------------------------- the ladder
 #
-# The steps in order, each with the arguments it takes after the schedule. Phases 3 and 5 climb the same ladder, with
-# your functions wherever they are right.
+# The steps in order, each with the arguments it takes after the schedule. Phases 3 and 5 climb the
+# same ladder, with your functions wherever they are right.
 
 LADDER = {
     "2.1": ("tile", (ROWS, COLUMNS)),
@@ -229,5 +259,5 @@ LADDER = {
     "2.5": ("pack B", (COLUMNS,)),
 }
 
-# When you run this file, it draws the order in which A, B and C are touched, untiled and tiled. Before you look: why does
-# tiling help the cache, when it does exactly the same multiplications?
+# When you run this file, it draws the order in which A, B and C are touched, untiled and tiled.
+# Before you look: why does tiling help the cache, when it does exactly the same multiplications?

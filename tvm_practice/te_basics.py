@@ -3,10 +3,11 @@
     python -m tvm_practice.te_basics            run this lesson
     python -m tvm_practice.te_basics --hint 1.1 a nudge, when you are stuck
 
-A compiler for tensor programs starts from one decision: the description of a result is kept apart from the order in
-which it is computed. In PyTorch the line `c = a @ b` is both. It runs at once, by a kernel somebody else wrote, for
-the machines they wrote it for. In TVM you first describe a result, element by element, in a tensor expression (TE).
-No loop order, no vector width, no thread is mentioned. Those are the schedule's business, and the schedule is phase 2.
+A compiler for tensor programs starts from one decision: the description of a result is kept apart
+from the order in which it is computed. In PyTorch the line `c = a @ b` is both. It runs at once, by
+a kernel somebody else wrote, for the machines they wrote it for. In TVM you first describe a
+result, element by element, in a tensor expression (TE). No loop order, no vector width, no thread
+is mentioned. Those are the schedule's business, and the schedule is phase 2.
 
 Three functions make a tensor expression:
 
@@ -14,18 +15,19 @@ Three functions make a tensor expression:
     te.compute(shape, rule, name=...)    a tensor whose element [i, j, ...] is rule(i, j, ...)
     te.reduce_axis((0, n), name=...)     an index that runs inside the rule, for te.sum, te.max, te.min
 
-Fill in the functions marked TODO, one after the other, and run this file after each. Delete the `raise` when you write
-yours. An exercise you have not solved yet is no error: the reference stands in for it.
+Fill in the functions marked TODO, one after the other, and run this file after each. Delete the
+`raise` when you write yours. An exercise you have not solved yet is no error: the reference stands
+in for it.
 """
 
 from tvm import te
 
 from tvm_practice.common.exercise import exercise
 
-# ------------------------------------------------------------------------------------------- worked: vector addition
+# -------------------------------------------------------------------------- worked: vector addition
 #
-# C[i] = A[i] + B[i]. The rule is an ordinary Python function of the index. TVM calls it once, with a symbol for i, and
-# keeps the expression that comes back: nothing is added here.
+# C[i] = A[i] + B[i]. The rule is an ordinary Python function of the index. TVM calls it once, with
+# a symbol for i, and keeps the expression that comes back: nothing is added here.
 
 
 def vector_add(n: int) -> list[te.Tensor]:
@@ -42,13 +44,14 @@ def vector_add(n: int) -> list[te.Tensor]:
 #     executable = tvm.compile(function, target)    machine code, through LLVM
 #     executable["main"](a, b, c)                   runs it: the output is passed in, like the inputs
 #
-# The loop `for i in range(n)` is only the default. That every i may be computed in any order, or all at once, is known
-# from the expression: a schedule can use it, and needs no analysis to prove it.
+# The loop `for i in range(n)` is only the default. That every i may be computed in any order, or
+# all at once, is known from the expression: a schedule can use it, and needs no analysis to prove
+# it.
 
-# ------------------------------------------------------------------------------------------------ 1.1 a reduction
+# ---------------------------------------------------------------------------------- 1.1 a reduction
 #
-# A matrix product has an index that is in the inputs and not in the output: C[i, j] is a sum over k. Such an index is a
-# reduction axis. It is declared outside the rule and consumed by te.sum:
+# A matrix product has an index that is in the inputs and not in the output: C[i, j] is a sum over
+# k. Such an index is a reduction axis. It is declared outside the rule and consumed by te.sum:
 #
 #     k = te.reduce_axis((0, K), name="k")
 #     te.sum(<expression in i, j and k>, axis=k)
@@ -75,11 +78,11 @@ def matmul(M: int, N: int, K: int) -> list[te.Tensor]:
     raise NotImplementedError("1.1 matmul")
 
 
-# ------------------------------------------------------------------------------------------- 1.2 stages, broadcasting
+# ------------------------------------------------------------------------- 1.2 stages, broadcasting
 #
-# A compute may read another compute: each is a stage. Below, the second stage reads the first, and a vector is
-# broadcast over rows simply by leaving an index out. TVM keeps the stages apart: whether they become two loops over
-# memory or one is, again, a matter of schedule.
+# A compute may read another compute: each is a stage. Below, the second stage reads the first, and
+# a vector is broadcast over rows simply by leaving an index out. TVM keeps the stages apart:
+# whether they become two loops over memory or one is, again, a matter of schedule.
 
 
 def scale_and_shift(M: int, N: int) -> list[te.Tensor]:
@@ -95,25 +98,28 @@ def scale_and_shift(M: int, N: int) -> list[te.Tensor]:
 def bias_relu(M: int, N: int) -> list[te.Tensor]:
     """Y[i, j] = max(X[i, j] + bias[j], 0), in float32, as two stages.
 
-    X is M x N; bias has N elements, one for each column. The first stage adds the bias, the second applies
-    te.max(expression, 0.0). Name the tensors "X", "bias", "biased", "Y". Return [X, bias, Y].
+    X is M x N; bias has N elements, one for each column. The first stage adds the bias, the second
+    applies te.max(expression, 0.0). Name the tensors "X", "bias", "biased", "Y". Return [X, bias,
+    Y].
     """
     # TODO(1.2): about 5 lines.
     raise NotImplementedError("1.2 bias_relu")
 
 
-# ----------------------------------------------------------------------------------- 1.3 several reductions in a row
+# ------------------------------------------------------------------ 1.3 several reductions in a row
 #
-# The softmax of a row is exp(x[j]) / sum over j of exp(x[j]). Written like that it fails on large numbers: exp(89) is
-# beyond float32, and inf / inf is not a number. Every library therefore subtracts the row's maximum first, which
-# changes nothing mathematically, since the factor exp(-max) cancels:
+# The softmax of a row is exp(x[j]) / sum over j of exp(x[j]). Written like that it fails on large
+# numbers: exp(89) is beyond float32, and inf / inf is not a number. Every library therefore
+# subtracts the row's maximum first, which changes nothing mathematically, since the factor
+# exp(-max) cancels:
 #
 #     highest[i]   = max over j of X[i, j]
 #     e[i, j]      = exp(X[i, j] - highest[i])          the largest is exp(0) = 1
 #     total[i]     = sum over j of e[i, j]
 #     Y[i, j]      = e[i, j] / total[i]
 #
-# te.max with axis=... reduces, like te.sum. A reduction axis belongs to one reduction: declare a new one for the next.
+# te.max with axis=... reduces, like te.sum. A reduction axis belongs to one reduction: declare a
+# new one for the next.
 
 
 @exercise("1.3", "Row softmax, stable for large values")
@@ -126,12 +132,13 @@ def softmax(M: int, N: int) -> list[te.Tensor]:
     raise NotImplementedError("1.3 softmax")
 
 
-# ------------------------------------------------------------------------------------------- 1.4 neighbours, boundary
+# ------------------------------------------------------------------------- 1.4 neighbours, boundary
 #
-# A rule may read at any index computed from its own. At the boundary the neighbour does not exist, and the rule must say
-# what stands in for it. te.if_then_else(condition, yes, no) chooses, and evaluates only what it chose, so it also guards
-# against reading outside the tensor. Conditions are combined with te.all and te.any: Python's `and` and `if` would want
-# a truth value now, while i is still a symbol.
+# A rule may read at any index computed from its own. At the boundary the neighbour does not exist,
+# and the rule must say what stands in for it. te.if_then_else(condition, yes, no) chooses, and
+# evaluates only what it chose, so it also guards against reading outside the tensor. Conditions are
+# combined with te.all and te.any: Python's `and` and `if` would want a truth value now, while i is
+# still a symbol.
 
 
 def shift_right(n: int) -> list[te.Tensor]:
@@ -143,7 +150,8 @@ def shift_right(n: int) -> list[te.Tensor]:
 
 @exercise("1.4", "Three-point stencil with a boundary")
 def stencil(n: int) -> list[te.Tensor]:
-    """B[i] = (A[i-1] + A[i] + A[i+1]) / 3 in float32, where A counts as 0 outside of 0 <= i < n; returns [A, B].
+    """B[i] = (A[i-1] + A[i] + A[i+1]) / 3 in float32, where A counts as 0 outside of 0 <= i < n;
+    returns [A, B].
 
     n may be as small as 1. Name the tensors "A" and "B".
     """
@@ -151,9 +159,10 @@ def stencil(n: int) -> list[te.Tensor]:
     raise NotImplementedError("1.4 stencil")
 
 
-# ---------------------------------------------------------------------------------------------------- what to look at
+# ---------------------------------------------------------------------------------- what to look at
 #
-# When you run this file, it ends by compiling your matmul for an x86-64 CPU, for an AArch64 CPU and for CUDA. It is the
-# same expression three times. That is the answer to this lesson's key question in one sight:
+# When you run this file, it ends by compiling your matmul for an x86-64 CPU, for an AArch64 CPU and
+# for CUDA. It is the same expression three times. That is the answer to this lesson's key question
+# in one sight:
 #
 #     Why does TVM separate what is computed from how?

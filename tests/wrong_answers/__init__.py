@@ -1,7 +1,8 @@
-"""Plausible wrong answers, each with the diagnosis it must get, and right answers of a shape of their own.
+"""Plausible wrong answers, each with the diagnosis it must get, and right answers of a shape of
+their own.
 
-`@wrong("1.1", "fragment of the diagnosis")` and `@right("1.1")` mark functions with the exercise's signature;
-tests/test_answers.py runs the check on every one of them.
+`@wrong("1.1", "fragment of the diagnosis")` and `@right("1.1")` mark functions with the exercise's
+signature; tests/test_answers.py runs the check on every one of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to an exercise; `diagnosis` is what its rejection must say, None where it is right."""
+    """One answer to an exercise; `diagnosis` is what its rejection must say, None where it is
+    right."""
 
     exercise_id: str
     diagnosis: str | None
@@ -37,7 +39,8 @@ def _mark(answer: Answer) -> Callable[[Callable], Callable]:
 
 
 def answers_of(phase: str) -> list[tuple[str, str, str | None]]:
-    """(function name, exercise, diagnosis or None) of every marked answer of a phase, in the order of the file."""
+    """(function name, exercise, diagnosis or None) of every marked answer of a phase, in the order
+    of the file."""
     module = importlib.import_module(f"tests.wrong_answers.{phase}")
     return [
         (name, function.answer.exercise_id, function.answer.diagnosis)

@@ -1,11 +1,12 @@
-"""Answers to phase 3: shared schedules, lost steps, means and minima, ratios upside down, crossovers that do not hold."""
+"""Answers to phase 3: shared schedules, lost steps, means and minima, ratios upside down,
+crossovers that do not hold."""
 
 from statistics import mean, median
 
 from tests.wrong_answers import right, wrong
 from tvm_practice.schedule_analysis import Row, gflops
 
-# --------------------------------------------------------------------------------------------------------- 3.1
+# ---------------------------------------------------------------------------------------------- 3.1
 
 
 @wrong("3.1", "they are one schedule under 4 names")
@@ -98,7 +99,7 @@ def one_working_copy(naive, steps):
     return variants
 
 
-# --------------------------------------------------------------------------------------------------------- 3.2
+# ---------------------------------------------------------------------------------------------- 3.2
 
 
 def _rows(samples, flops, peak, typical=median, **changes):
@@ -194,7 +195,7 @@ def with_numpy_medians(samples, flops, peak_gflops):
     return tuple(rows)
 
 
-# --------------------------------------------------------------------------------------------------------- 3.3
+# ---------------------------------------------------------------------------------------------- 3.3
 
 
 @wrong("3.3", "That is the first size at which parallel wins, but it loses again later")

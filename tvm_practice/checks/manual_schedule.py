@@ -1,4 +1,4 @@
-"""What "done" means in phase 2: each step leaves the loop structure it is about, and the numbers stay right at any size."""
+"""What "done" means in phase 2: each step leaves the loops it is about, and right numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Tile = tuple[int, int]
 
 
 def cases() -> tuple[tuple[Size, Tile], ...]:
-    """A size that the tile divides, to look at; one that it does not; and another tile, for the steps that are given one."""
+    """A size that the tile divides, to look at; one it does not; and another tile, for the steps
+    that are given one."""
     rows, columns = lesson.ROWS, lesson.COLUMNS
     return (
         ((4 * rows, 3 * columns, 40), (rows, columns)),
@@ -29,9 +30,11 @@ def cases() -> tuple[tuple[Size, Tile], ...]:
     )
 
 
-def step(exercise_id: str, body: Callable, trial: Trial, size: Size, tile: Tile, fused: bool = False):
-    """Climb the ladder with references up to a step, take that step with `body`; return the nests before and after,
-    and the schedule.
+def step(
+    exercise_id: str, body: Callable, trial: Trial, size: Size, tile: Tile, fused: bool = False
+):
+    """Climb the ladder with references up to a step, and take that step with `body`; return the
+    nests before and after, and the schedule.
 
     fused: whether io and jo are one loop, as an answer to 2.3 may leave them.
     """
@@ -53,11 +56,24 @@ def step(exercise_id: str, body: Callable, trial: Trial, size: Size, tile: Tile,
     call = f"{body.__name__}({', '.join(['sch', *map(str, given)])})"
     if changed := [name for name, shape in _argument_shapes(sch).items() if shape != shapes[name]]:
         raise Wrong(
-            f"{call} changed the shape of {changed[0]} itself, an argument of the function: whoever calls it has {changed[0]} as "
-            "it was. Only a copy that the function makes may get another layout; make the copy first."
+            f"{call} changed the shape of {changed[0]} itself, an argument of the function: "
+            "whoever"
+            f" calls it has {changed[0]} as it was. Only a copy that the function makes may get"
+            " another layout; make the copy first."
         )
     if after.lines == before.lines:
-        raise Wrong(f"{call} ran, but the loop nest is what it was before. Each primitive changes sch itself; was any called?")
+        raise Wrong(
+            f"{call} ran, but the loop nest is what it was before. Each primitive changes sch"
+            " itself; was any called?"
+        )
+    known_blocks = {block.name for block in before.blocks}
+    new = [block.name for block in after.blocks if block.name not in known_blocks]
+    if new and exercise_id in ("2.1", "2.2", "2.3"):
+        raise Wrong(
+            f"{call} left a new block, {new[0]}: something was copied or decomposed. That comes "
+            "in 2.4;"
+            " this step only changes loops."
+        )
     return before, after, sch
 
 
@@ -75,7 +91,9 @@ def assert_multiplies(sch, trial: Trial, size: Size) -> None:
         function = build(sch.mod)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
-        raise Wrong(f"TVM allows each primitive, but cannot compile the program they make: {reason}") from None
+        raise Wrong(
+            f"TVM allows each primitive, but cannot compile the program they make: {reason}"
+        ) from None
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
     verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
@@ -85,7 +103,14 @@ def product(nest: LoopNest) -> Block:
     """The block that multiplies and adds."""
     block = nest.computing("C")
     if block is None:
-        raise Wrong('The block "C" (or "C_update") is gone; the later steps look for it by that name.')
+        raise Wrong(
+            'The block "C" (or "C_update") is gone; the later steps look for it by that name.'
+        )
+    if missing := [axis for axis in "ijk" if not block.position(axis)]:
+        raise Wrong(
+            f'No loop of the block "{block.name}" runs over {" and ".join(missing)} any more: the'
+            " block has other indices than the i, j, k that the later steps count on."
+        )
     return block
 
 
@@ -110,9 +135,15 @@ def shape_of(block: Block, inner: int) -> list[tuple]:
     "2.1",
     hints=(
         "Two splits make five loops of three; one reorder puts them in order.",
-        "`io, ii = sch.split(i, [None, rows])`: the list has the extents from the outer to the inner, None for what is left. "
-        "`sch.reorder(...)` takes the loops in the order you want.",
-        "`i, j, k = sch.get_loops(sch.get_sblock(\"C\"))`, split i and j, then `sch.reorder(io, jo, k, ii, ji)`",
+        (
+            "`io, ii = sch.split(i, [None, rows])`: the list has the extents from the outer to the"
+            " inner, None for what is left. `sch.reorder(...)` takes the loops in the order you"
+            " want."
+        ),
+        (
+            '`i, j, k = sch.get_loops(sch.get_sblock("C"))`, split i and j, then `sch.reorder(io,'
+            " jo, k, ii, ji)`"
+        ),
     ),
 )
 def tile(body: Callable, trial: Trial) -> None:
@@ -124,41 +155,59 @@ def tile(body: Callable, trial: Trial) -> None:
         ii, ji = block.loops[3:]
         if block.strides[4] != 1 or block.strides[3] != row:
             raise Wrong(
-                f"{ii.name} and {ji.name} are inside, but they step from tile to tile: consecutive iterations of {ji.name} write "
-                f"elements of C that lie {block.strides[4]} apart. sch.split returns the outer loop first, then the inner one."
+                f"{ii.name} and {ji.name} are inside, but they step from tile to tile: consecutive"
+                f" iterations of {ji.name} write elements of C that lie {block.strides[4]} apart."
+                " sch.split returns the outer loop first, then the inner one."
             )
         if (ii.extent, ji.extent) == (columns, rows) != (rows, columns):
-            raise Wrong(f"The tile is {ii.extent} x {ji.extent}; expected {rows} rows by {columns} columns. Are the factors swapped?")
+            raise Wrong(
+                f"The tile is {ii.extent} x {ji.extent}; expected {rows} rows by {columns} "
+                "columns."
+                " Are the factors swapped?"
+            )
         if (ii.extent, ji.extent) == (lesson.ROWS, lesson.COLUMNS) != (rows, columns):
             raise Wrong(
-                f"tile(sch, {rows}, {columns}) makes tiles of {ii.extent} x {ji.extent}: take the arguments rows and columns, "
-                "not the numbers they happen to be here."
+                f"tile(sch, {rows}, {columns}) makes tiles of {ii.extent} x {ji.extent}: take the"
+                " arguments rows and columns, not the numbers they happen to be here."
             )
         if (ii.extent, ji.extent) != (rows, columns):
             raise Wrong(
-                f"The inner loops have extents {ii.extent} and {ji.extent}; expected {rows} and {columns}. "
-                "The list of sch.split goes from the outer extent to the inner one."
+                f"The inner loops have extents {ii.extent} and {ji.extent}; expected {rows} and"
+                f" {columns}. The list of sch.split goes from the outer extent to the inner one."
             )
         if block.guarded:
             raise Wrong(
-                f"The factors make more iterations than the loop has (i has {size[0]}, j has {size[1]}, before padding), so a guard `if` "
-                "stands around the statement. None instead of the outer factor is always exact here."
+                f"The factors make more iterations than the loop has (i has {size[0]}, j has"
+                f" {size[1]}, before padding), so a guard `if` stands around the statement. None"
+                " instead of the outer factor is always exact here."
             )
         if told := other_kinds(block):
-            raise Wrong(f"The tile is right, but a loop has another kind already{told}. Each kind has its own step, to be timed by itself.")
+            raise Wrong(
+                f"The tile is right, but a loop has another kind already{told}. Each kind has its"
+                " own step, to be timed by itself."
+            )
         assert_multiplies(sch, trial, size)
 
 
 def _assert_tile_loops(block: Block) -> None:
     """Five loops, of i, j, k, i, j in this order (or j, i, ...)."""
     now = f"The loops are now {block.order()}"
-    if fused := [loop.name for loop, feeds in zip(block.loops, block.feeds, strict=True) if "," in feeds]:
-        raise Wrong(f"{now}; {fused[0]} runs over two indices at once. Nothing is to be fused in this step.")
+    if fused := [
+        loop.name for loop, feeds in zip(block.loops, block.feeds, strict=True) if "," in feeds
+    ]:
+        raise Wrong(
+            f"{now}; {fused[0]} runs over two indices at once. Nothing is to be fused in this step."
+        )
     count = {axis: len(block.position(axis)) for axis in "ijk"}
     if count["k"] > 1:
-        raise Wrong(f"{now}: k is split as well. Leave it whole: a tile is a block of C, and C has no k.")
+        raise Wrong(
+            f"{now}: k is split as well. Leave it whole: a tile is a block of C, and C has no k."
+        )
     if missing := [axis for axis in "ij" if count[axis] == 1]:
-        raise Wrong(f"{now}: {' and '.join(missing)} is not split. The tile needs both, ii from i and ji from j.")
+        raise Wrong(
+            f"{now}: {' and '.join(missing)} is not split. The tile needs both, ii from i and ji"
+            " from j."
+        )
     if len(block.loops) != 5:
         raise Wrong(f"{now}: {len(block.loops)} of them; expected five: io, jo, k, ii, ji.")
     feeds = block.feeds
@@ -166,27 +215,41 @@ def _assert_tile_loops(block: Block) -> None:
         raise Wrong(f"{now}, as the splits left them. Now put them in order: io, jo, k, ii, ji.")
     if feeds[4] == "k":
         raise Wrong(
-            f"{now}: with k innermost, each element of C is finished before the next one, and B is walked down its columns as before. "
-            "k goes outside of the tile's own loops."
+            f"{now}: with k innermost, each element of C is finished before the next one, and B is"
+            " walked down its columns as before. k goes outside of the tile's own loops."
         )
     if feeds[4] == "i":
-        raise Wrong(f"{now}: the innermost runs down a column of C. It should be ji, along a row of B and C.")
+        raise Wrong(
+            f"{now}: the innermost runs down a column of C. It should be ji, along a row of B"
+            " and C."
+        )
     if feeds[3] == "k":
-        raise Wrong(f"{now}: k lies inside of ii, so the row of B is loaded again for every row of the tile. k goes around both.")
+        raise Wrong(
+            f"{now}: k lies inside of ii, so the row of B is loaded again for every row of the"
+            " tile. k goes around both."
+        )
     if feeds[0] == "k":
         raise Wrong(
-            f"{now}: with k outermost, all of C is passed through for every k, and no tile stays in the cache. k goes inside of io and jo."
+            f"{now}: with k outermost, all of C is passed through for every k, and no tile stays "
+            "in"
+            " the cache. k goes inside of io and jo."
         )
     if feeds[2] != "k":
-        raise Wrong(f"{now}: k should be the third, inside of io and jo (which tile) and outside of ii and ji (where in the tile).")
+        raise Wrong(
+            f"{now}: k should be the third, inside of io and jo (which tile) and outside of ii and"
+            " ji (where in the tile)."
+        )
 
 
 @check(
     "2.2",
     hints=(
         "Which of the five loops moves along a row of both B and C?",
-        "`sch.get_loops(block)` gives the loops from the outermost inwards; `sch.vectorize(loop)` takes one.",
-        "`*_, ji = sch.get_loops(sch.get_sblock(\"C\"))`, then `sch.vectorize(ji)`",
+        (
+            "`sch.get_loops(block)` gives the loops from the outermost inwards;"
+            " `sch.vectorize(loop)` takes one."
+        ),
+        '`*_, ji = sch.get_loops(sch.get_sblock("C"))`, then `sch.vectorize(ji)`',
     ),
 )
 def vectorize(body: Callable, trial: Trial) -> None:
@@ -195,16 +258,22 @@ def vectorize(body: Callable, trial: Trial) -> None:
         block = product(after)
         vectorized = of_kind(block, "vectorized")
         if not vectorized:
-            raise Wrong(f"The result would be right, but no loop is vectorized{other_kinds(block)}.")
+            raise Wrong(
+                f"The result would be right, but no loop is vectorized{other_kinds(block)}."
+            )
         _assert_neighbours(block, vectorized[0])
         if shape_of(block, 9) != shape_of(product(before), 9):
             raise Wrong(
-                f"The loops are now {block.order()}; expected the five of 2.1, the last of them vectorized. (Where it is longer than a vector "
-                "register, the compiler cuts it into registers itself.)"
+                f"The loops are now {block.order()}; expected the five of 2.1, the last of them"
+                " vectorized. (Where it is longer than a vector register, the compiler cuts it"
+                " into registers itself.)"
             )
         for loop in block.loops[:-1]:
             if loop.kind != "serial":
-                raise Wrong(f"Loop {loop.name} is {loop.kind} as well; this step only vectorizes ji. The others have steps of their own.")
+                raise Wrong(
+                    f"Loop {loop.name} is {loop.kind} as well; this step only vectorizes ji. The"
+                    " others have steps of their own."
+                )
         assert_multiplies(sch, trial, size)
 
 
@@ -213,18 +282,19 @@ def _assert_neighbours(block: Block, place: int) -> None:
     loop, feeds, stride = block.loops[place], block.feeds[place], block.strides[place]
     if "," in feeds:
         raise Wrong(
-            f"Loop {loop.name} is vectorized, which is two loops fused to one: its {loop.extent} elements lie in several rows of C, not side by "
-            "side. Vectorize ji alone."
+            f"Loop {loop.name} is vectorized, which is two loops fused to one: its {loop.extent}"
+            " elements lie in several rows of C, not side by side. Vectorize ji alone."
         )
     if feeds == "i":
         raise Wrong(
-            f"Loop {loop.name} is vectorized, but it runs down a column: its elements of C lie {stride} apart in memory, a vector "
-            "instruction wants neighbours. Vectorize ji."
+            f"Loop {loop.name} is vectorized, but it runs down a column: its elements of C lie"
+            f" {stride} apart in memory, a vector instruction wants neighbours. Vectorize ji."
         )
     if stride != 1:
         raise Wrong(
-            f"Loop {loop.name} is vectorized, but it goes from tile to tile: its elements of C lie {stride} apart in memory, a vector "
-            "instruction wants neighbours. Vectorize ji, inside of the tile."
+            f"Loop {loop.name} is vectorized, but it goes from tile to tile: its elements of C lie"
+            f" {stride} apart in memory, a vector instruction wants neighbours. Vectorize ji,"
+            " inside of the tile."
         )
 
 
@@ -232,8 +302,11 @@ def _assert_neighbours(block: Block, place: int) -> None:
     "2.3",
     hints=(
         "The threads should be started once, not once for every tile.",
-        "The outermost loop is the first that `sch.get_loops(block)` returns; `sch.parallel(loop)` shares it out.",
-        "`io, *_ = sch.get_loops(sch.get_sblock(\"C\"))`, then `sch.parallel(io)`",
+        (
+            "The outermost loop is the first that `sch.get_loops(block)` returns;"
+            " `sch.parallel(loop)` shares it out."
+        ),
+        '`io, *_ = sch.get_loops(sch.get_sblock("C"))`, then `sch.parallel(io)`',
     ),
 )
 def parallelize(body: Callable, trial: Trial) -> None:
@@ -243,42 +316,81 @@ def parallelize(body: Callable, trial: Trial) -> None:
         parallel = of_kind(block, "parallel")
         names = [block.loops[place].name for place in parallel]
         if not parallel:
-            raise Wrong(f"The result would be right, but no loop is parallel{other_kinds(block)}: one thread does it all.")
+            raise Wrong(
+                f"The result would be right, but no loop is parallel{other_kinds(block)}: one"
+                " thread does it all."
+            )
         if parallel[0] > 0:
             starts = prod(int(loop.extent) for loop in block.loops[: parallel[0]])
             raise Wrong(
-                f"Loop {names[0]} is parallel, but it lies inside of {', '.join(loop.name for loop in block.loops[: parallel[0]])}: the "
-                f"threads would be started {starts} times at this size. Take the outermost, {block.loops[0].name}."
+                f"Loop {names[0]} is parallel, but it lies inside of"
+                f" {', '.join(loop.name for loop in block.loops[: parallel[0]])}: the threads "
+                "would"
+                f" be started {starts} times at this size. Take the outermost,"
+                f" {block.loops[0].name}."
             )
         if len(parallel) > 1:
             raise Wrong(
-                f"{len(parallel)} loops are parallel, {' and '.join(names)}, one inside of the other: threads would start threads. "
-                "The outermost alone is enough; to share out more pieces, fuse the two first."
+                f"{len(parallel)} loops are parallel, {' and '.join(names)}, one inside of the"
+                " other: threads would start threads. The outermost alone is enough; to share out"
+                " more pieces, fuse the two first."
             )
-        if block.feeds[-3:] != ("k", "i", "j") or shape_of(block, 3) != shape_of(product(before), 3):
-            raise Wrong(f"The loops are now {block.order()}; k, ii and ji should still be the three inner ones, as 2.1 left them.")
+        if block.loops[0].extent == 1:
+            raise Wrong(
+                f"Loop {names[0]} is parallel, but has a single iteration: there is nothing to "
+                "share"
+                " out, and one thread does it all."
+            )
+        if block.feeds[-3:] != ("k", "i", "j") or shape_of(block, 3) != shape_of(
+            product(before), 3
+        ):
+            raise Wrong(
+                f"The loops are now {block.order()}; k, ii and ji should still be the three inner"
+                " ones, as 2.1 left them."
+            )
         if block.loops[-1].kind != "vectorized":
             raise Wrong(f"Loop {block.loops[-1].name} is no longer vectorized; that was step 2.2.")
         for loop in block.loops[1:-1]:
             if loop.kind != "serial":
-                raise Wrong(f"Loop {loop.name} is {loop.kind} as well; this step only shares out the outermost loop.")
+                raise Wrong(
+                    f"Loop {loop.name} is {loop.kind} as well; this step only shares out the"
+                    " outermost loop."
+                )
         assert_multiplies(sch, trial, size)
 
 
 @check(
     "2.4",
     hints=(
-        "Five primitives in this order: cache_write, reverse_compute_at, kinds for the copy's loops, unroll, decompose_reduction.",
-        "The copy belongs in the loop just outside k, where a tile is finished: `outer[-1]`. Unroll ii; unroll and vectorize the "
-        "copy's last two loops; decompose at k.",
-        "`copy = sch.cache_write(block, 0, \"local\")`; `sch.reverse_compute_at(copy, outer[-1])`; "
-        "`*_, row, column = sch.get_loops(copy)`; unroll row, vectorize column, unroll ii; `sch.decompose_reduction(block, k)`",
+        (
+            "Five primitives in this order: cache_write, reverse_compute_at, kinds for the copy's"
+            " loops, unroll, decompose_reduction."
+        ),
+        (
+            "The copy belongs in the loop just outside k, where a tile is finished: `outer[-1]`."
+            " Unroll ii; unroll and vectorize the copy's last two loops; decompose at k."
+        ),
+        (
+            '`copy = sch.cache_write(block, 0, "local")`; `sch.reverse_compute_at(copy,'
+            " outer[-1])`; `*_, row, column = sch.get_loops(copy)`; unroll row, vectorize column,"
+            " unroll ii; `sch.decompose_reduction(block, k)`"
+        ),
     ),
 )
 def register_tile(body: Callable, trial: Trial) -> None:
     for size, tile_of_case in cases():
         before, after, sch = step("2.4", body, trial, size, tile_of_case)
         _assert_register_tile(product(before), after)
+        if (
+            extra := {name for name, *_ in after.buffers}
+            - {name for name, *_ in before.buffers}
+            - {product(after).stores_to}
+        ):
+            raise Wrong(
+                f"Besides {product(after).stores_to} there is another new buffer, {min(extra)}. "
+                "One"
+                " place for the sum is enough; what else is read or written stays as it was."
+            )
         assert_multiplies(sch, trial, size)
     size, tile_of_case = cases()[0]
     try:
@@ -286,82 +398,123 @@ def register_tile(body: Callable, trial: Trial) -> None:
         _assert_register_tile(product(before), after)
     except Wrong as error:
         raise Wrong(
-            f"Right after loops io, jo, k, ii, ji. But 2.3 may also have fused io and jo to one loop, and then: {error} "
-            "`*outer, k, ii, ji = sch.get_loops(block)` takes the loops either way."
+            "Right after loops io, jo, k, ii, ji. But 2.3 may also have fused io and jo to one"
+            f" loop, and then: {str(error).rstrip('.')}. `*outer, k, ii, ji = "
+            "sch.get_loops(block)`"
+            " takes the loops either way."
         ) from None
 
 
 def _assert_register_tile(old: Block, after: LoopNest) -> None:
     block = product(after)
     if block.scope != "local":
-        kept = f"in {old.stores_to} itself" if block.stores_to == old.stores_to else f'in a "{block.scope}" buffer, {block.stores_to}'
-        raise Wrong(f"The sum is still kept {kept}. cache_write(block, 0, \"local\") gives it a place in registers.")
-    copy = next((b for b in after.blocks if block.stores_to in b.reads and b.name != block.name), None)
+        kept = (
+            f"in {old.stores_to} itself"
+            if block.stores_to == old.stores_to
+            else f'in a "{block.scope}" buffer, {block.stores_to}'
+        )
+        raise Wrong(
+            f'The sum is still kept {kept}. cache_write(block, 0, "local") gives it a place in'
+            " registers."
+        )
+    copy = next(
+        (b for b in after.blocks if block.stores_to in b.reads and b.name != block.name), None
+    )
     if copy is None:
         raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
     common, k = _common_loops(block, copy), block.position("k")[0]
     around_k = block.loops[k - 1].name
     if not common:
         raise Wrong(
-            "The copy to C stands after all the loops: the whole of C would have to stay in registers. "
-            f"reverse_compute_at moves it to where one tile is finished, into {around_k}."
+            "The copy to C stands after all the loops: the whole of C would have to stay in"
+            " registers. reverse_compute_at moves it to where one tile is finished, into"
+            f" {around_k}."
         )
     if len(common) > k:
-        raise Wrong("The copy to C stands inside of k: the tile leaves the registers for every k, before it is finished.")
+        raise Wrong(
+            "The copy to C stands inside of k: the tile leaves the registers for every k, before "
+            "it"
+            " is finished."
+        )
     if len(common) < k:
         raise Wrong(
-            f"The copy to C stands in loop {common[-1].name}, outside of {around_k}: all the tiles of {around_k} would have to stay "
-            f"in registers. Put it in {around_k}, the loop just around k."
+            f"The copy to C stands in loop {common[-1].name}, outside of {around_k}: all the tiles"
+            f" of {around_k} would have to stay in registers. Put it in {around_k}, the loop just"
+            " around k."
         )
     if block.has_init:
-        raise Wrong("The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k) makes it a loop nest of its own.")
+        raise Wrong(
+            "The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k)"
+            " makes it a loop nest of its own."
+        )
     zero = after.block("C_init")
     shared = _common_loops(block, zero) if zero is not None else []
     if zero is None or len(shared) != k:
-        place = f"in loop {shared[-1].name}, before {block.loops[len(shared)].name}" if shared else f"before {block.loops[0].name}"
+        place = (
+            f"in loop {shared[-1].name}, before {block.loops[len(shared)].name}"
+            if shared
+            else f"before {block.loops[0].name}"
+        )
         raise Wrong(
-            f"The zeroing stands {place}, and zeroes more than one tile at a time. It should stand just before k: "
-            "decompose_reduction takes the loop it is put before."
+            f"The zeroing stands {place}, and zeroes more than one tile at a time. It should stand"
+            " just before k: decompose_reduction takes the loop it is put before."
         )
     _assert_tile_kinds(old, block, copy, zero)
 
 
 def _assert_tile_kinds(old: Block, block: Block, copy: Block, zero: Block) -> None:
-    """The tile's rows are unrolled and its columns vectorized, in all three blocks; outside, all is as before."""
+    """In all three blocks the tile's rows are unrolled, its columns vectorized, and nothing else."""
     if shape_of(block, 2) != shape_of(old, 2):
-        raise Wrong(f"The loops around the product are now {block.order()}; the tile's own, ii and ji, should still be the inner two.")
+        raise Wrong(
+            f"The loops around the product are now {block.order()}; the tile's own, ii and ji,"
+            " should still be the inner two."
+        )
     ii, ji = block.loops[-2:]
     if ii.kind != "unrolled":
         raise Wrong(
-            f"The rows of the tile (loop {ii.name}) are not unrolled. {block.stores_to}[{ii.name}, ...] with {ii.name} a variable has "
-            "no register; unroll it."
+            f"The rows of the tile (loop {ii.name}) are not unrolled. {block.stores_to}[{ii.name},"
+            f" ...] with {ii.name} a variable has no register; unroll it."
         )
     if ji.kind != "vectorized":
         raise Wrong(f"Loop {ji.name} is {ji.kind}, no longer vectorized; that was step 2.2.")
+    k = block.position("k")[0]
+    if len(copy.loops) != k + 2:
+        own = ", ".join(loop.name for loop in copy.loops[k:])
+        raise Wrong(
+            f"The copy to C has loops of its own {own}; expected two, as the tile has: rows and "
+            "columns,"
+            " the columns to be vectorized."
+        )
     if copy.loops[-1].kind != "vectorized":
         raise Wrong(
-            f"The innermost loop of the copy to C ({copy.loops[-1].name}) is {copy.loops[-1].kind}: the floats leave the registers one by one. "
-            "Vectorize it."
+            f"The innermost loop of the copy to C ({copy.loops[-1].name}) is "
+            f"{copy.loops[-1].kind}:"
+            " the floats leave the registers one by one. Vectorize it."
         )
     if copy.loops[-2].kind != "unrolled":
         raise Wrong(
-            f"The rows of the copy to C (loop {copy.loops[-2].name}) are {copy.loops[-2].kind}. Unroll them as those of the tile: "
-            f"{block.stores_to}[{copy.loops[-2].name}, ...] needs a constant index there too."
+            f"The rows of the copy to C (loop {copy.loops[-2].name}) are {copy.loops[-2].kind}."
+            f" Unroll them as those of the tile: {block.stores_to}[{copy.loops[-2].name}, ...]"
+            " needs a constant index there too."
         )
-    zeroing = [loop.kind for loop in zero.loops[-2:]]
+    zeroing = [loop.kind for loop in zero.loops[k:]]
     if zeroing != ["unrolled", "vectorized"]:
         raise Wrong(
-            f"The loops of the zeroing are {' and '.join(zeroing)}: it took over the kinds that ii and ji had when decompose_reduction "
-            "was called. Call it last."
+            f"The loops of the zeroing are {' and '.join(zeroing)}: it took over the kinds that ii"
+            " and ji had when decompose_reduction was called. Call it last."
         )
     if block.loops[0].kind != "parallel":
         raise Wrong(f"Loop {block.loops[0].name} is no longer parallel; that was step 2.3.")
-    for loop in block.loops[1 : block.position("k")[0] + 1]:
+    for loop in block.loops[1 : k + 1]:
         if loop.kind != "serial":
-            raise Wrong(
-                f"Loop {loop.name} is {loop.kind} as well: its {loop.extent} iterations would be written out one after the other, each a whole "
-                "tile. Unroll the rows of the tile only."
-            )
+            reason = "around the tile, only the outermost loop has a kind, parallel."
+            if loop.kind == "unrolled":
+                reason = (
+                    f"its {loop.extent} iterations would be written out one after the other, each "
+                    "a"
+                    " whole tile. Unroll the rows of the tile only."
+                )
+            raise Wrong(f"Loop {loop.name} is {loop.kind} as well: {reason}")
 
 
 def _common_loops(first: Block, second: Block) -> list[Loop]:
@@ -378,10 +531,18 @@ def _common_loops(first: Block, second: Block) -> list[Loop]:
     "2.5",
     hints=(
         "First the copy (cache_read), then its layout (transform_layout), then its loops.",
-        "C_update reads C_local, A, B: B is number 2. Element [k, j] lies in panel j // columns, row k, column j % columns. The copy's "
-        "loops are k and j: split j by columns, reorder.",
-        "`copy = sch.cache_read(product, 2, \"global\")`; `sch.transform_layout(product, (\"read\", 2), lambda k, j: "
-        "(j // columns, k, j % columns))`; split, `sch.reorder(panel, k, column)`, parallel, vectorize",
+        (
+            "C_update reads C_local, A, B: B is number 2. Element [k, j] lies in panel j //"
+            " columns, row k, column j % columns. The copy's loops are k and j: split j by "
+            "columns,"
+            " reorder."
+        ),
+        (
+            '`copy = sch.cache_read(product, 2, "global")`; `sch.transform_layout(product, '
+            '("read",'
+            " 2), lambda k, j: (j // columns, k, j % columns))`; split, `sch.reorder(panel, k,"
+            " column)`, parallel, vectorize"
+        ),
     ),
 )
 def pack(body: Callable, trial: Trial) -> None:
@@ -389,12 +550,15 @@ def pack(body: Callable, trial: Trial) -> None:
         before, after, sch = step("2.5", body, trial, size, (rows, columns))
         old, block = product(before), product(after)
         _assert_copies_b(old, block, after)
+        if block.loops != old.loops or block.strides != old.strides:
+            raise Wrong(
+                "The product's own loops, or the layout of its result, are not as 2.4 left them: "
+                "now"
+                f" {block.order()}{other_kinds(block)}. This step is about the copy of B only."
+            )
         _assert_panel_layout(sch, block, after, columns)
         copy = next(b for b in after.blocks if b.stores_to == block.reads[2])
         _assert_panel_loops(block, copy, after, columns)
-        kinds = [loop.kind for loop in block.loops]
-        if kinds != [loop.kind for loop in old.loops]:
-            raise Wrong(f"The loops of the product have other kinds than 2.4 left them{other_kinds(block)}; this step is about the copy.")
         assert_multiplies(sch, trial, size)
 
 
@@ -403,16 +567,20 @@ def _assert_copies_b(old: Block, block: Block, after: LoopNest) -> None:
     a, b = old.reads[1:]
     if block.reads[1] != a:
         raise Wrong(
-            f"C_update now reads A from a copy, {block.reads[1]}, and B {'from another' if block.reads[2] != b else 'as it lies'}. It reads "
-            "C_local, A and B, counted from 0: B is number 2, and A stays."
+            f"C_update now reads A from a copy, {block.reads[1]}, and B"
+            f" {'from another' if block.reads[2] != b else 'as it lies'}. It reads C_local, A and"
+            " B, counted from 0: B is number 2, and A stays."
         )
     if block.reads[2] == b:
-        raise Wrong(f"C_update still reads {b} as it lies: cache_read of its buffer number 2 makes a copy and has it read that.")
+        raise Wrong(
+            f"C_update still reads {b} as it lies: cache_read of its buffer number 2 makes a copy"
+            " and has it read that."
+        )
     scope = next(scope for name, _, scope in after.buffers if name == block.reads[2])
     if scope not in ("", "global"):
         raise Wrong(
-            f'{block.reads[2]} is in scope "{scope}", which means a small place next to the processor. All of B does not fit there; '
-            'packed panels lie in memory, "global".'
+            f'{block.reads[2]} is in scope "{scope}", which means a small place next to the'
+            ' processor. All of B does not fit there; packed panels lie in memory, "global".'
         )
 
 
@@ -426,46 +594,96 @@ def _assert_panel_layout(sch, block: Block, after: LoopNest, columns: int) -> No
     region = next(region for region in real.reads if region.source.name == packed)
     indices = [index.min for index in region.region]
     shape = next(list(shape) for name, shape, _ in after.buffers if name == packed)
-    if len(indices) == 2:
-        raise Wrong(f"{packed} has shape {shape}, the layout of B itself: as far from row to row as before. transform_layout is missing.")
     analyzer = Analyzer()
     for axis in real.iter_vars:
         analyzer.bind(axis.var, ir.Range(0, axis.dom.extent))
-    j, k = (next(axis.var for axis in real.iter_vars if axis.var.name == name) for name in ("v_j", "v_k"))
-    expected = [j // columns, k, j % columns]
-    if len(indices) != 3 or not all(map(analyzer.can_prove_equal, indices, expected)):
-        kept = ", ".join(str(analyzer.simplify(index)).replace("v_", "") for index in indices)
-        raise Wrong(
-            f"Element [k, j] of B is kept at {packed}[{kept}]; expected [j // {columns}, k, j % {columns}]: which panel, which k, which "
-            "column of the panel."
+    j, k = (
+        next(axis.var for axis in real.iter_vars if axis.var.name == name)
+        for name in ("v_j", "v_k")
+    )
+
+    def are(*expected) -> bool:
+        return len(indices) == len(expected) and all(
+            map(analyzer.can_prove_equal, indices, expected)
         )
+
+    if are(j // columns, k, j % columns):
+        return
+    if are(k, j):
+        raise Wrong(
+            f"{packed} has shape {shape}, the layout of B itself: as far from row to row as "
+            "before."
+            " transform_layout is missing."
+        )
+    kept = ", ".join(str(analyzer.simplify(index)).replace("v_", "") for index in indices)
+    wanted = (
+        f"Element [k, j] of B is kept at {packed}[{kept}]; expected [j // {columns}, k, j %"
+        f" {columns}]"
+    )
+    if are(j // lesson.COLUMNS, k, j % lesson.COLUMNS):
+        raise Wrong(
+            f"{wanted} for pack(sch, {columns}): take the argument columns, not the number it"
+            " happens to be here."
+        )
+    if prod(shape) < prod(
+        int(axis.dom.extent)
+        for axis in real.iter_vars
+        if axis.var.same_as(j) or axis.var.same_as(k)
+    ):
+        raise Wrong(
+            f"{wanted}. {packed} has shape {shape}, fewer places than B has elements. TVM does not"
+            " check that the lambda keeps all elements apart."
+        )
+    raise Wrong(f"{wanted}: which panel, which k, which column of the panel.")
 
 
 def _assert_panel_loops(block: Block, copy: Block, after: LoopNest, columns: int) -> None:
     if inside := _common_loops(block, copy):
         times = prod(int(loop.extent) for loop in inside)
         raise Wrong(
-            f"The copy stands inside of {inside[-1].name}, so B is packed {times} times over at this size, or in pieces. Leave it before the "
-            "product: packing pays because it is done once."
+            f"The copy stands inside of {inside[-1].name}, so B is packed {times} times over at"
+            " this size, or in pieces. Leave it before the product: packing pays because it is"
+            " done once."
         )
     panels, K, _ = next(shape for name, shape, _ in after.buffers if name == copy.stores_to)
     extents = [loop.extent for loop in copy.loops]
     written = f"The copy's loops {copy.order()} have extents {extents}"
     if extents == [K, panels * columns]:
-        raise Wrong(f"{written}: it still runs through B row by row and writes all over the panels. Split j, then reorder.")
-    if extents == [K, panels, columns]:
-        raise Wrong(f"{written}: j is split, but k is still outside of the panel. reorder to panel, k, column.")
-    if extents != [panels, K, columns] or copy.strides != (K * columns, columns, 1):
         raise Wrong(
-            f"{written}, and consecutive iterations write {list(copy.strides)} elements apart. Expected extents {[panels, K, columns]}, "
-            f"{[K * columns, columns, 1]} apart: panel, k, column, the order of the memory."
+            f"{written}: it still runs through B row by row and writes all over the panels. Split"
+            " j, then reorder."
+        )
+    if extents == [K, panels, columns]:
+        raise Wrong(
+            f"{written}: j is split, but k is still outside of the panel. reorder to panel, k,"
+            " column."
+        )
+    if extents != [panels, K, columns] or copy.strides != (K * columns, columns, 1):
+        apart = ", ".join("uneven" if step is None else str(step) for step in copy.strides)
+        raise Wrong(
+            f"{written}, and the elements that consecutive iterations write lie [{apart}] apart."
+            f" Expected extents {[panels, K, columns]}, and {[K * columns, columns, 1]} apart:"
+            " panel, k, column, the order of the memory."
         )
     panel, k, column = copy.loops
     if column.kind != "vectorized":
-        raise Wrong(f"The copy's innermost loop {column.name}, along a row of B and of the panel, is {column.kind}. Vectorize it.")
+        raise Wrong(
+            f"The copy's innermost loop {column.name}, along a row of B and of the panel, is"
+            f" {column.kind}. Vectorize it."
+        )
     if k.kind == "parallel":
-        raise Wrong(f"Loop {k.name} of the copy is parallel: the threads are started for every panel. Share out the panels, its outermost loop.")
+        raise Wrong(
+            f"Loop {k.name} of the copy is parallel: the threads are started for every panel. "
+            "Share"
+            " out the panels, its outermost loop."
+        )
     if panel.kind != "parallel":
-        raise Wrong("The copy is done by one thread alone while the others wait: run its panels in parallel.")
+        raise Wrong(
+            "The copy is done by one thread alone while the others wait: run its panels in"
+            " parallel."
+        )
     if k.kind != "serial":
-        raise Wrong(f"Loop {k.name} of the copy is {k.kind}; it should stay serial: K is large, and the panels and columns are enough.")
+        raise Wrong(
+            f"Loop {k.name} of the copy is {k.kind}; it should stay serial: K is large, and the"
+            " panels and columns are enough."
+        )

@@ -1,4 +1,5 @@
-"""What "done" means in phase 3: independent variants, medians and not means, and a crossover that holds from there on."""
+"""What "done" means in phase 3: independent variants, medians and not means, and a crossover that
+holds from there on."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def _parallel(sch) -> None:
     "3.1",
     hints=(
         "Walk through the steps, and keep the latest schedule in a variable.",
-        "`naive.copy()` for the first; for each `name, apply in steps.items()`: copy the latest, apply the step to the copy, keep it.",
+        "`naive.copy()` for the first; for each `name, apply in steps.items()`: copy the latest, "
+        "apply the step to the copy, keep it.",
         "`latest = latest.copy(); apply(latest); variants[name] = latest`",
     ),
 )
@@ -68,7 +70,8 @@ def build_variants(body: Callable, trial: Trial) -> None:
         stray = [name for name, sch in variants.items() if not isinstance(sch, Schedule)]
         if stray:
             raise Wrong(
-                f"{call}: {stray[0]!r} is a {type(variants[stray[0]]).__name__}, not a Schedule. A step changes the schedule it is given "
+                f"{call}: {stray[0]!r} is a {type(variants[stray[0]]).__name__}, not a Schedule. "
+                "A step changes the schedule it is given "
                 "and returns None."
             )
         expected, latest = {"naive": untouched}, _naive()
@@ -79,14 +82,16 @@ def build_variants(body: Callable, trial: Trial) -> None:
         nests = {name: loop_nest(sch.mod) for name, sch in variants.items()}
         if len(steps) > 1 and len({nest.text() for nest in nests.values()}) == 1:
             raise Wrong(
-                f"All variants of {call} have the same loop nest: they are one schedule under {len(variants)} names. "
+                f"All variants of {call} have the same loop nest: they are one schedule under "
+                f"{len(variants)} names. "
                 "A Schedule changes in place; give each variant a copy()."
             )
         names = list(variants)
         for first, second in zip(names, names[1:], strict=False):
             if variants[first] is variants[second]:
                 raise Wrong(
-                    f"{call}: {first!r} and {second!r} are one and the same schedule, so the first has the steps of the second "
+                    f"{call}: {first!r} and {second!r} are one and the same schedule, so the "
+                    "first has the steps of the second "
                     "too. Keep a copy() of each stage."
                 )
         if loop_nest(naive.mod).text() != untouched.text():
@@ -96,8 +101,10 @@ def build_variants(body: Callable, trial: Trial) -> None:
         for name in wanted:
             if nests[name].text() != expected[name].text():
                 raise Wrong(
-                    f"The variant {name!r} has the loops {nests[name].blocks[0].order()}; expected "
-                    f"{expected[name].blocks[0].order()}, with the kinds of all steps up to it. Each variant is the one before "
+                    f"The variant {name!r} has the loops {nests[name].blocks[0].order()}; "
+                    "expected "
+                    f"{expected[name].blocks[0].order()}, with the kinds of all steps up to it. "
+                    "Each variant is the one before "
                     "it with one step more."
                 )
         # Independent: a change to one must not reach another.
@@ -105,7 +112,8 @@ def build_variants(body: Callable, trial: Trial) -> None:
         for name in wanted[1:]:
             if loop_nest(variants[name].mod).text() != expected[name].text():
                 raise Wrong(
-                    f"A change to 'naive' also changes {name!r}: they share a schedule. copy() each."
+                    f"A change to 'naive' also changes {name!r}: they share a schedule. copy() "
+                    "each."
                 )
         a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
         got = verify.run(build(variants[wanted[-1]].mod), (a, b), (M, N))
@@ -122,7 +130,8 @@ def _watched(steps: dict[str, Callable]) -> dict[str, Callable]:
             got = loop_nest(sch.mod)
             if got.text() != before.text():
                 raise Wrong(
-                    f"The step {name!r} was given a schedule with the loops {got.blocks[0].order()}; it builds on the variant before it, "
+                    f"The step {name!r} was given a schedule with the loops "
+                    f"{got.blocks[0].order()}; it builds on the variant before it, "
                     f"with the loops {before.blocks[0].order()}."
                 )
             apply(sch)
@@ -141,8 +150,10 @@ def _unrelated_change(sch) -> None:
     "3.2",
     hints=(
         "One loop over samples.items(), one Row each.",
-        "median(seconds) gives the typical time; gflops(seconds, flops) the rate; the share is that rate over peak_gflops.",
-        "`first = median(next(iter(samples.values())))`, then `Row(name, typical * 1e3, rate, first / typical, rate / peak_gflops)`",
+        "median(seconds) gives the typical time; gflops(seconds, flops) the rate; the share is "
+        "that rate over peak_gflops.",
+        "`first = median(next(iter(samples.values())))`, then `Row(name, typical * 1e3, rate, "
+        "first / typical, rate / peak_gflops)`",
     ),
 )
 def comparison_table(body: Callable, trial: Trial) -> None:
@@ -166,7 +177,8 @@ def comparison_table(body: Callable, trial: Trial) -> None:
             raise Wrong(f"{call} returned {kinds}; expected a list of Row.")
         if [row.name for row in rows] != list(names):
             raise Wrong(
-                f"{call} has the rows {[row.name for row in rows]}; expected {list(names)}, in this order."
+                f"{call} has the rows {[row.name for row in rows]}; expected {list(names)}, in "
+                "this order."
             )
         first = samples[names[0]]
         for row in rows:
@@ -184,7 +196,8 @@ def comparison_table(body: Callable, trial: Trial) -> None:
                     ),
                     (
                         min(taken) * 1e3,
-                        "That is the fastest round, which tells how lucky one round was. Take the median.",
+                        "That is the fastest round, which tells how lucky one round was. Take the "
+                        "median.",
                     ),
                     (median(taken), "That is seconds; the column is in milliseconds."),
                     (median(taken) * 1e6, "That is microseconds; the column is in milliseconds."),
@@ -251,9 +264,12 @@ def _same(got: float, want: float) -> bool:
 @check(
     "3.3",
     hints=(
-        "Go through the sizes and remember the first at which parallel is faster. What must happen when it is slower again?",
-        "Compare median(parallel[n]) with median(serial[n]). Slower or equal at a size: forget what you remembered.",
-        "`found = None`; in the loop: `if median(many) >= median(one): found = None`, `elif found is None: found = size`",
+        "Go through the sizes and remember the first at which parallel is faster. What must "
+        "happen when it is slower again?",
+        "Compare median(parallel[n]) with median(serial[n]). Slower or equal at a size: forget "
+        "what you remembered.",
+        "`found = None`; in the loop: `if median(many) >= median(one): found = None`, `elif found "
+        "is None: found = size`",
     ),
 )
 def crossover(body: Callable, trial: Trial) -> None:
@@ -286,7 +302,8 @@ def crossover(body: Callable, trial: Trial) -> None:
             )
         if got != want:
             raise Wrong(
-                f"Where {told}, crossover returned {got}; expected {want}.{_reason(got, speedups, sizes, arguments)}"
+                f"Where {told}, crossover returned {got}; expected "
+                f"{want}.{_reason(got, speedups, sizes, arguments)}"
             )
 
 

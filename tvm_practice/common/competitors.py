@@ -1,4 +1,5 @@
-"""The matrix multiplications that are timed against each other: a TVM schedule, NumPy, torch, each verified first."""
+"""The matrix multiplications that are timed against each other: a TVM schedule, NumPy, torch, each
+verified first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """The registry of exercises, and whose body runs: the learner's or the reference.
 
-A lesson file marks its exercises with `@exercise("2.1", "Tile the loop nest")`. This module reads lesson files as text
-before it runs them: a learner's file may hold a syntax error, and that must cost one exercise, not the whole phase.
+A lesson file marks its exercises with `@exercise("2.1", "Tile the loop nest")`. This module reads
+lesson files as text
+before it runs them: a learner's file may hold a syntax error, and that must cost one exercise, not
+the whole phase.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -56,14 +59,15 @@ class BrokenAnswer(Exception):
 
 
 class BrokenLesson(Exception):
-    """A lesson file cannot be read outside its exercises, or an exercise is missing; the message says the way out."""
+    """A lesson file cannot be read outside its exercises, or an exercise is missing; the message
+    says the way out."""
 
 
 def lesson_path(phase: str) -> Path:
     return PACKAGE / f"{phase}.py"
 
 
-# ------------------------------------------------------------------------------------------- reading a lesson file
+# ---------------------------------------------------------------------------- reading a lesson file
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,24 @@ class _Piece:
     exercise: Exercise
 
 
-_MARK = re.compile(r"^@exercise\(\s*\"([^\"]+)\",\s*\"([^\"]+)\"")
+_DECORATOR = re.compile(r"^@exercise\(")
+_MARK = re.compile(r"""^@exercise\(\s*(["'])(.+?)\1\s*,\s*(["'])(.+?)\3""", re.DOTALL)
 _DEFINITION = re.compile(r"^def (\w+)\(")
 # What may stand at the left margin inside a function: nothing, a comment, or a closing bracket.
 _STILL_INSIDE = re.compile(r"^(?:\s|#|[)\]}]|$)")
+# What starts something new at the left margin, whatever stood before it.
+_STARTS = re.compile(r"^(?:@|def |class |import |from |# -{20})")
+
+
+def _source(phase: str) -> str:
+    """A lesson file as text, whatever an editor made of its encoding: comments may hold anything."""
+    return lesson_path(phase).read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
     found = []
     for first, line in enumerate(lines):
-        mark = _MARK.match(line)
-        if not mark:
+        if not _DECORATOR.match(line):
             continue
         definition = next(
             (
@@ -97,25 +108,54 @@ def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
         )
         if definition is None:
             continue
+        mark = _MARK.match("\n".join(lines[first:definition]))
+        if mark is None:
+            continue
         last = definition + 1
         while last < len(lines) and _STILL_INSIDE.match(lines[last]):
             last += 1
         name = _DEFINITION.match(lines[definition])[1]  # type: ignore[index]
-        where = Exercise(mark[1], mark[2], phase, name, definition + 1)
+        where = Exercise(mark[2], mark[4], phase, name, definition + 1)
         found.append(_Piece(first, last, where))
     return found
 
 
+def _checked(phase: str) -> list[tuple[str, str]]:
+    """(id, function name) of every exercise that has a check: those a lesson must have."""
+    path = PACKAGE / "checks" / f"{phase}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
+    return [
+        (decorator.args[0].value, node.name)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "check"
+        and isinstance(decorator.args[0], ast.Constant)
+    ]
+
+
 @cache
 def catalogue() -> dict[str, Exercise]:
-    """Every exercise by its id, in order, read from the lesson files without running them."""
+    """Every exercise by its id, in order, read from the lesson files without running them.
+
+    An exercise that was deleted from its lesson, or renamed there, is still listed if it has a
+    check, so that the rest of the course goes on.
+    """
     exercises = {}
     for phase in PHASES:
         if not lesson_path(phase).exists():
             continue
-        lines = lesson_path(phase).read_text(encoding="utf-8").splitlines()
-        for piece in _pieces(phase, lines):
-            exercises[piece.exercise.id] = piece.exercise
+        lines = _source(phase).splitlines()
+        declared = {piece.exercise.id: piece.exercise for piece in _pieces(phase, lines)}
+        for exercise_id, name in _checked(phase):
+            known = declared.get(exercise_id)
+            if known is None or known.name != name:
+                line = next((n for n, text in enumerate(lines, 1) if f"def {name}(" in text), 1)
+                title = known.title if known else name.replace("_", " ")
+                declared[exercise_id] = Exercise(exercise_id, title, phase, name, line)
+        exercises |= {known: declared[known] for known in sorted(declared)}
     return exercises
 
 
@@ -127,65 +167,114 @@ def exercises_of(phase: str) -> list[Exercise]:
 def load_lesson(phase: str) -> ModuleType:
     """Run a lesson file as the module `tvm_practice.<phase>` and return it.
 
-    An exercise that is no valid Python is replaced by a function that raises BrokenAnswer with the line and the reason,
-    so that the rest of the lesson still runs. Raises BrokenLesson if the fault lies outside the exercises.
+    An exercise that is no valid Python is replaced by a function that raises BrokenAnswer with the
+    line and the reason, so that the rest of the lesson still runs. Raises BrokenLesson if the fault
+    lies outside the exercises.
     """
     name = f"tvm_practice.{phase}"
     if name in sys.modules:
         return sys.modules[name]
     path = lesson_path(phase)
-    source = path.read_text(encoding="utf-8")
+    source = _source(phase)
     try:
-        tree = ast.parse(source, str(path))
+        code = _compiled(source, path)
     except SyntaxError:
-        tree = ast.parse(_without_broken_exercises(phase, source), str(path))
+        code = _compiled(_without_broken_exercises(phase, source), path)
     specification = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
     module.BrokenAnswer = BrokenAnswer  # type: ignore[attr-defined]
     sys.modules[name] = module
     setattr(importlib.import_module("tvm_practice"), phase, module)
     try:
-        exec(compile(tree, str(path), "exec"), module.__dict__)
-    except BaseException:
+        exec(code, module.__dict__)  # noqa: S102 - this is what loading a lesson means
+    except BaseException as error:  # SystemExit too
         del sys.modules[name]
-        raise
+        frames = traceback.extract_tb(error.__traceback__)
+        at = next((frame for frame in frames if frame.filename == str(path)), frames[-1])
+        raise BrokenLesson(
+            f"tvm_practice/{phase}.py cannot be run: line {at.lineno}, `{at.line}`, raises "
+            f"{type(error).__name__}: {error}. {_way_out(phase)}"
+        ) from error
     return module
 
 
+def _compiled(source: str, path: Path) -> CodeType:
+    # dont_inherit: this file's `from __future__ import annotations` is not the lesson's.
+    return compile(source, str(path), "exec", dont_inherit=True)
+
+
+def _way_out(phase: str) -> str:
+    return (
+        "That line is outside the exercises; "
+        f"`git diff tvm_practice/{phase}.py` shows what changed there."
+    )
+
+
 def _without_broken_exercises(phase: str, source: str) -> str:
+    """The source with a stand-in for every exercise that Python cannot compile; as many lines."""
+    path = lesson_path(phase)
     lines = source.splitlines()
-    for piece in _pieces(phase, lines):
-        text = "\n".join(lines[piece.first : piece.last])
+    pieces = _pieces(phase, lines)
+    for piece in pieces:
         try:
-            ast.parse(text)
+            _compiled("\n".join(lines[piece.first : piece.last]), path)
         except SyntaxError as error:
-            line = piece.first + (error.lineno or 1)
-            sentence = f"Python cannot read tvm_practice/{phase}.py, line {line}: {error.msg}."
-            stand_in = [
-                lines[piece.first],
-                f"def {piece.exercise.name}(*_, **__): raise BrokenAnswer({sentence!r})",
-            ]
-            blank = [""] * (piece.last - piece.first - len(stand_in))
-            lines[piece.first : piece.last] = stand_in + blank
-    repaired = "\n".join(lines)
-    try:
-        ast.parse(repaired)
-    except SyntaxError as error:
-        raise BrokenLesson(
-            f"Python cannot read tvm_practice/{phase}.py, line {error.lineno}: {error.msg}. That line is outside "
-            f"the exercises; `git diff tvm_practice/{phase}.py` shows what changed there."
-        ) from None
-    return repaired
+            _stand_in(lines, piece, piece.last, piece.first + (error.lineno or 1), error)
+    while True:
+        try:
+            _compiled("\n".join(lines), path)
+        except SyntaxError as error:
+            number = error.lineno or 1
+            owner = _owner(pieces, lines, number)
+            if owner is None:
+                raise BrokenLesson(
+                    f"{_unreadable(phase, lines, number, error)} {_way_out(phase)}"
+                ) from None
+            pieces.remove(owner[0])
+            _stand_in(lines, *owner, number, error)
+        else:
+            return "\n".join(lines)
 
 
-# ----------------------------------------------------------------------------------------------- whose body runs
+def _owner(pieces: list[_Piece], lines: list[str], number: int) -> tuple[_Piece, int] | None:
+    """The exercise behind which a faulty line stands, and where its text ends, if it has one.
+
+    A statement that slipped to the left margin ends the function for Python, not for the learner.
+    """
+    for piece in pieces:
+        following = range(piece.last, len(lines))
+        end = next((n for n in following if _STARTS.match(lines[n])), len(lines))
+        if piece.last < number <= end:
+            return piece, end
+    return None
+
+
+def _stand_in(lines: list[str], piece: _Piece, end: int, number: int, error: SyntaxError) -> None:
+    """Replace lines[piece.first:end] by a function that raises BrokenAnswer about line `number`."""
+    known = piece.exercise
+    sentence = _unreadable(known.phase, lines, number, error)
+    function = [
+        f"@exercise({known.id!r}, {known.title!r})",
+        f"def {known.name}(*_, **__): raise BrokenAnswer({sentence!r})",
+    ]
+    lines[piece.first : end] = function + [""] * (end - piece.first - len(function))
+
+
+def _unreadable(phase: str, lines: list[str], number: int, error: SyntaxError) -> str:
+    text = lines[number - 1].strip() if number <= len(lines) else ""
+    shown = f", `{text}`" if text else ""
+    return f"Python cannot read tvm_practice/{phase}.py, line {number}{shown}: {error.msg}."
+
+
+# ---------------------------------------------------------------------------------- whose body runs
 
 
 def body(exercise_id: str, whose: str = REFERENCE) -> Callable[..., Any]:
     """The function that answers an exercise.
 
-    whose: "learner" for the lesson file, "reference" for the solution, or "FILE.py:function" for any other answer.
-    Raises BrokenLesson when the function is not there, BrokenAnswer when its source cannot be read.
+    whose: "learner" for the lesson file, "reference" for the solution, or "FILE.py:function" for
+    any other answer. Raises BrokenLesson when the function is not there, BrokenAnswer when its
+    source cannot be read.
     """
     known = catalogue().get(exercise_id)
     if known is None:
@@ -194,7 +283,14 @@ def body(exercise_id: str, whose: str = REFERENCE) -> Callable[..., Any]:
             "`git checkout -p tvm_practice/` brings it back."
         )
     if whose == LEARNER:
-        return getattr(load_lesson(known.phase), known.name)
+        lesson = load_lesson(known.phase)
+        if not callable(getattr(lesson, known.name, None)):
+            raise BrokenLesson(
+                f"tvm_practice/{known.phase}.py has no function {known.name} any more, which is "
+                f"exercise {exercise_id}. `git checkout -p tvm_practice/{known.phase}.py` brings "
+                "back what was deleted."
+            )
+        return getattr(lesson, known.name)
     load_lesson(known.phase)  # references and other answers may use the lesson's declarations
     if whose == REFERENCE:
         return getattr(importlib.import_module(f"tvm_practice.solutions.{known.phase}"), known.name)

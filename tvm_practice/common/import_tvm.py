@@ -1,7 +1,8 @@
 """Import TVM without torch, once, in the fork server that every worker process is forked from.
 
-tvm_ffi imports torch if it is installed (a workaround for a symbol conflict on Windows). That makes `import tvm` take
-five to eight seconds instead of two, in processes that have no use for torch. It is hidden for the moment of the import.
+tvm_ffi imports torch if it is installed (a workaround for a symbol conflict on Windows). That makes
+`import tvm` take five to eight seconds instead of two, in processes that have no use for torch. It
+is hidden for the moment of the import.
 """
 
 import sys

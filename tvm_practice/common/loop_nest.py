@@ -1,7 +1,8 @@
-"""A scheduled TensorIR function as plain data: its loops, what they enclose, and one line of text for each.
+"""A scheduled TensorIR function as plain data: its loops, what they enclose, and one line of text
+for each.
 
-`verify` asks it about structure, `show` prints it. It pickles, so a worker process can send it to the terminal's process,
-which has no TVM loaded.
+`verify` asks it about structure, `show` prints it. It pickles, so a worker process can send it to
+the terminal's process, which has no TVM loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop. kind is "serial", "parallel", "vectorized", "unrolled" or, for a GPU thread axis, its name."""
+    """One loop. kind is "serial", "parallel", "vectorized", "unrolled" or, for a GPU thread axis,
+    its name."""
 
     name: str
     extent: int | str
@@ -29,8 +31,8 @@ class Block:
 
     axes: "S" (data parallel), "R" (reduction) or "-" if no index of the block uses the loop.
     feeds: the names of the block's axes that use it, joined by "," if a fused loop feeds several.
-    strides: how far apart in `stores_to`, in elements, two consecutive iterations write: 1 for neighbours, 0 for a
-    reduction, None where it is not the same for all iterations.
+    strides: how far apart in `stores_to`, in elements, two consecutive iterations write: 1 for
+    neighbours, 0 for a reduction, None where it is not the same for all iterations.
     stores_to, scope: the buffer it writes.
     """
 
@@ -64,24 +66,26 @@ class Line:
 
 @dataclass(frozen=True)
 class LoopNest:
-    """A function's sblocks in program order, its intermediate buffers (name, shape, scope), and its text."""
+    """A function's sblocks in program order, its intermediate buffers (name, shape, scope), and its
+    text."""
 
     blocks: tuple[Block, ...]
-    buffers: tuple[tuple[str, tuple[int, ...], str], ...]
+    buffers: tuple[tuple[str, tuple[int | str, ...], str], ...]
     lines: tuple[Line, ...]
 
     def block(self, name: str) -> Block | None:
         return next((block for block in self.blocks if block.name == name), None)
 
     def computing(self, stem: str) -> Block | None:
-        """The block that does the work of `stem`: itself, or its update part after decompose_reduction."""
+        """The block that does the work of `stem`: itself, or its update part after
+        decompose_reduction."""
         return self.block(stem) or self.block(f"{stem}_update")
 
     def text(self) -> str:
         return "\n".join("    " * line.depth + line.text for line in self.lines)
 
 
-LOWEST_FLOAT32 = "-340282346638528859811704183484516925440.0"
+HIGHEST_FLOAT32 = "340282346638528859811704183484516925440.0"
 
 _LOOP_WORDS = {0: "serial", 1: "parallel", 2: "vectorized", 3: "unrolled"}
 
@@ -103,7 +107,7 @@ class _Reader:
 
         self.analyzer = Analyzer()
         self.blocks: list[Block] = []
-        self.buffers: list[tuple[str, tuple[int, ...], str]] = []
+        self.buffers: list[tuple[str, tuple[int | str, ...], str]] = []
         self.lines: list[Line] = []
 
     def visit(self, statement, loops: tuple) -> None:
@@ -125,21 +129,21 @@ class _Reader:
         kind = _LOOP_WORDS.get(int(statement.kind), "serial")
         if statement.thread_binding is not None:
             kind = str(statement.thread_binding.thread_tag)
-        extent = statement.extent
-        extent = int(extent) if hasattr(extent, "value") else str(extent)
-        loop = Loop(statement.loop_var.name, extent, kind)
+        loop = Loop(statement.loop_var.name, _number(statement.extent), kind)
         self.analyzer.bind(statement.loop_var, _range(statement))
         word = "range" if kind == "serial" else kind
-        self.lines.append(Line(len(loops), f"for {loop.name} in {word}({loop.extent}):"))
+        first = str(statement.min)
+        span = loop.extent if first == "0" else f"{first}, {statement.min + statement.extent}"
+        self.lines.append(Line(len(loops), f"for {loop.name} in {word}({span}):"))
         self.visit(statement.body, (*loops, (loop, statement.loop_var)))
 
     def _block(self, realize, loops: tuple) -> None:
         block = realize.block
         for buffer in block.alloc_buffers:
-            shape = tuple(int(extent) for extent in buffer.shape)
+            shape = tuple(_number(extent) for extent in buffer.shape)
             self.buffers.append((buffer.name, shape, buffer.scope()))
             where = "" if buffer.scope() in ("", "global") else f" in {buffer.scope()}"
-            text = f"allocate {buffer.name}[{', '.join(map(str, shape))}]{where}"
+            text = f"allocate {_identifier(buffer.name)}[{', '.join(map(str, shape))}]{where}"
             self.lines.append(Line(len(loops), text))
         if block.name_hint == "root" or not block.iter_vars:
             self.visit(block.body, loops)
@@ -214,6 +218,11 @@ class _Reader:
         return strides
 
 
+def _number(extent) -> int | str:
+    """An extent as a number; as text where it is only known when the program runs."""
+    return int(extent) if hasattr(extent, "value") else str(extent)
+
+
 def _range(statement):
     from tvm import ir
 
@@ -221,7 +230,8 @@ def _range(statement):
 
 
 def _substituted(statement, values):
-    """The statement or expression with the variables in `values` replaced: block axes by the loops they are bound to."""
+    """The statement or expression with the variables in `values` replaced: block axes by the loops
+    they are bound to."""
     import tvm_ffi
     from tvm import tirx
 
@@ -235,7 +245,7 @@ def _statement_lines(statement, analyzer) -> list[str]:
     kind = type(statement).__name__
     if kind == "BufferStore":
         indices = ", ".join(str(analyzer.simplify(index)) for index in statement.indices)
-        target = _plain(f"{statement.buffer.name}[{indices}]")
+        target = _plain(f"{_identifier(statement.buffer.name)}[{indices or '()'}]")
         value = _plain(str(analyzer.simplify(statement.value)))
         if value.startswith(target + " + "):
             return [f"{target} += {value[len(target) + 3 :]}"]
@@ -247,7 +257,13 @@ def _statement_lines(statement, analyzer) -> list[str]:
     return [_plain(line) for line in lines if not re.match(r"^\w+ = T\.(Buffer|u?int\d+)\(", line)]
 
 
+def _identifier(name: str) -> str:
+    """A buffer's name as TVM's own printer writes it where the buffer is read: "C.rf" is C_rf."""
+    return re.sub(r"\W", "_", name)
+
+
 def _plain(text: str) -> str:
     """TVMScript as plain arithmetic: T.float32(0.0) is 0.0, T.max(a, b) is max(a, b)."""
     text = re.sub(r"T\.(?:float|int|uint|bool)\d*\((-?[\w.+-]+)\)", r"\1", text)
-    return re.sub(r"\bT\.(?=\w)", "", text).replace(LOWEST_FLOAT32, "lowest float32")
+    text = re.sub(r"\bT\.(?=\w)", "", text).replace(f"-{HIGHEST_FLOAT32}", "lowest float32")
+    return text.replace(HIGHEST_FLOAT32, "highest float32")

@@ -1,45 +1,80 @@
 """What TVM means when it refuses a schedule primitive, in plain words.
 
-A ScheduleError prints the whole program, then a sentence for compiler engineers about `tirx.For#0` and "some block iter".
-The loops' and blocks' names are put back from the program, and the usual sentences are said again.
+A ScheduleError prints the whole program, then a sentence for compiler engineers, about
+`tirx.For#0` and "some block iter". The names of loops and blocks are put back from the program, and
+the usual sentences are said again.
 """
 
 from __future__ import annotations
 
 import re
 
-_TYPES = {"LoopRV": "a loop", "SBlockRV": "a block", "str": "a string", "int": "an integer", "list": "a list"}
+_TYPES = {
+    "LoopRV": "a loop",
+    "SBlockRV": "a block",
+    "str": "a string",
+    "int": "an integer",
+    "list": "a list",
+}
 
 # (TVM's words, ours); what a group of the pattern caught is put in for {1}, {2}.
 _MEANINGS = (
     (
-        r"some block iter whose block binding contains the loop var is not a data parallel block iter",
-        "this loop is a reduction (or was fused with one). Its iterations add to the same element of the result; each needs what "
-        "the one before left there, so they cannot happen at the same time.",
+        (
+            r"some block iter whose block binding contains the loop var is not a data parallel"
+            r" block iter"
+        ),
+        (
+            "this loop is a reduction (or was fused with one). Its iterations add to the same"
+            " element of the result; each needs what the one before left there, so they cannot"
+            " happen at the same time."
+        ),
     ),
     (
         r"The product of factors is not larger than or equal to the extent of loop (\S+)",
-        "the factors multiply to less than the extent of loop {1}, so iterations would be lost. Write None for the factor that "
-        "is to be whatever is left.",
+        (
+            "the factors multiply to less than the extent of loop {1}, so iterations would be "
+            "lost."
+            " Write None for the factor that is to be whatever is left."
+        ),
     ),
-    (r"Only one factor can be specified as -1 or none", "only one of the factors may be None, or what is left is not determined."),
+    (
+        r"Only one factor can be specified as -1 or none",
+        "only one of the factors may be None, or what is left is not determined.",
+    ),
     (
         r"The (loop|block) no longer exists in the IRModule",
-        "this {1} no longer exists: an earlier primitive has put others in its place (split, fuse and decompose_reduction do). Use "
-        "what that primitive returned, or ask sch.get_loops or sch.get_sblock again.",
+        (
+            "this {1} no longer exists: an earlier primitive has put others in its place (split,"
+            " fuse and decompose_reduction do). Use what that primitive returned, or ask"
+            " sch.get_loops or sch.get_sblock again."
+        ),
     ),
     (
         r"Cannot find a block with the name: (\w+)",
-        'there is no block named "{1}" now, only {blocks}. (decompose_reduction takes a block "C" apart into "C_init" and "C_update".)',
+        (
+            'there is no block named "{1}" now, only {blocks}. (decompose_reduction takes a block'
+            ' "C" apart into "C_init" and "C_update".)'
+        ),
     ),
     (r"Loop (\S+) appears in the input array for multiple times", "loop {1} is given twice."),
     (
-        r"The loops are not in a chain because (?:they are not under the same scope|there is a non-single-branch stmt)",
-        "reorder only moves loops that are nested directly in each other, around one and the same statement.",
+        (
+            r"The loops are not in a chain because"
+            r" (?:they are not under the same scope|there is a non-single-branch stmt)"
+        ),
+        (
+            "reorder only moves loops that are nested directly in each other, around one and the"
+            " same statement."
+        ),
     ),
     (
         r"the outer loop (\S+) is not the parent of the inner loop (\S+)",
-        "fuse takes loops that stand directly inside one another, the outer one first; {2} does not stand directly in {1}.",
+        (
+            "fuse takes loops that stand directly inside one another, the outer one first; {2} "
+            "does"
+            " not stand directly in {1}."
+        ),
     ),
     (
         r"the inner loop (\S+) is not the only child of outer loop (\S+?)\.?$",
@@ -47,67 +82,108 @@ _MEANINGS = (
     ),
     (
         r"The block (\S+) is an output block",
-        "compute_at moves a block to its reader, and nothing in the program reads the output. A block that copies a result out is moved "
-        "to where the result is made: reverse_compute_at.",
+        (
+            "compute_at moves a block to its reader, and nothing in the program reads the output. "
+            "A"
+            " block that copies a result out is moved to where the result is made:"
+            " reverse_compute_at."
+        ),
     ),
     (
-        r"Expected the block (\S+) and loop (\S+) to be under the same block scope, and loop not to be the ancestor of block",
-        "block {1} already stands in loop {2}. The block to be moved is the copy, the loop one around the computation it copies.",
+        r"Expected the block (\S+) and loop (\S+) to be under the same block scope",
+        (
+            "block {1} already stands in loop {2}. The block to be moved is the copy, the loop one"
+            " around the computation it copies."
+        ),
     ),
     (
-        r"decompose_reduction expect the loop (\S+) to be higher than all the loops related to reduce block var of block",
-        "the zeroing would stand just before loop {1}, which lies inside of the reduction: for every k the sum would start again from 0. "
-        "Give it the loop k, or one around k.",
+        r"decompose_reduction expect the loop (\S+) to be higher than all the loops",
+        (
+            "the zeroing would stand just before loop {1}, which lies inside of the reduction: for"
+            " every k the sum would start again from 0. Give it the loop k, or one around k."
+        ),
     ),
     (
         r"The block (\S+) is not a reduction block - it violates condition #1\.",
-        "block {1} does not zero anything (any more): it is no reduction, or was decomposed before.",
+        (
+            "block {1} does not zero anything (any more): it is no reduction, or was decomposed"
+            " before."
+        ),
     ),
     (
-        r"The block (\S+) has (\d+) (read|write) regions, so `buffer_index` is required .* `buffer_index` is (-?\d+),",
+        (
+            r"The block (\S+) has (\d+) (read|write) regions, so `buffer_index` is required .*"
+            r" `buffer_index` is (-?\d+),"
+        ),
         "block {1} {3}s {2} buffer(s), counted from 0; there is no number {4}.",
     ),
     (
         r"The queried subtree root (\S+) in SRef tree does not have compact dataflow",
-        "loop {1} holds a computation in two halves, and TVM cannot prove its iterations independent. decompose_reduction made zeroing "
-        "and adding of it; set the kinds of the loops around both before.",
+        (
+            "loop {1} contains half of a reduction, from which decompose_reduction took the"
+            " zeroing, and TVM can no longer prove its iterations independent. Set the kinds of "
+            "the"
+            " loops before decompose_reduction."
+        ),
     ),
     (
         r"The buffer (\S+) is expected to be written by single block, but got (\d+) blocks",
-        "{1} is written by {2} blocks (the zeroing and the adding), and a copy can be put behind one writer only. "
-        "cache_write comes before decompose_reduction; a cache_read of {1} itself is of no use.",
+        (
+            "{1} is written by {2} blocks (the zeroing and the adding), and a copy can be put"
+            " behind one writer only. cache_write comes before decompose_reduction; a cache_read "
+            "of"
+            " {1} itself is of no use."
+        ),
     ),
     (
         r'The input storage scope "(\w+)" is invalid',
         'there is no storage scope "{1}". Registers are "local" in TVM, memory is "global".',
     ),
     (
-        r"The transformation .* on buffer (\S+) of shape (\(.*?\)) would result in shape (\(.*?\))\. However, this would introduce padding",
-        "{1} of shape {2} would become {3}, which has room for more elements than there are: a factor in the "
-        "lambda does not divide the extent.",
+        (
+            r"The transformation .* on buffer (\S+) of shape (\(.*?\)) would result in shape"
+            r" (\(.*?\))\. However, this would introduce padding"
+        ),
+        (
+            "{1} of shape {2} would become {3}, which has room for more elements than there are: a"
+            " factor in the lambda does not divide the extent."
+        ),
     ),
     (
         r"args\.size\(\) == initial_indices_orig\.size\(\)",
-        "the lambda must take one index for each dimension that the buffer has now; it returns those it is to have.",
+        (
+            "the lambda must take one index for each dimension that the buffer has now; it returns"
+            " those it is to have."
+        ),
     ),
-    (r"TVM supports multiple types of integer divisions", "indices are divided with `//`, not with `/`."),
     (
-        r'In "Schedule\.(\w+)", "([\w\[\]]+)" has wrong type\. Expected "([^"]+)", but gets: "([^"]+)"',
+        r"TVM supports multiple types of integer divisions",
+        "indices are divided with `//`, not with `/`.",
+    ),
+    (
+        (
+            r'In "Schedule\.(\w+)", "([\w\[\]]+)" has wrong type\. Expected "([^"]+)", but gets:'
+            r' "([^"]+)"'
+        ),
         "{1} takes {3} here, but was given {4}.",
     ),
 )
 
 
 def in_plain_words(error: Exception) -> str:
-    """The message of an exception from a schedule primitive; TVM's own, shortened, where it is none of the usual ones."""
+    """What an exception says; TVM's own words, shortened, where they are none of the usual ones."""
     text, blocks = str(error), ""
     if "Error message:" in text:
         program, _, text = text.rpartition("Error message:")
-        blocks = ", ".join(f'"{name}"' for name in re.findall(r'T\.sblock\("(\w+)"\)', program) if name != "root")
+        blocks = ", ".join(
+            f'"{name}"' for name in re.findall(r'T\.sblock\("(\w+)"\)', program) if name != "root"
+        )
         for number, block, loop in re.findall(
             r'# (\S+#\d+)\s+(?:with T\.sblock\("(\w+)"\)|for (\w+) in )', program
         ):
-            text = re.sub(rf"(?:s_tir|tirx)?\.?{re.escape(number.rpartition('.')[2])}\b", block or loop, text)
+            text = re.sub(
+                rf"(?:s_tir|tirx)?\.?{re.escape(number.rpartition('.')[2])}\b", block or loop, text
+            )
     text = " ".join(text.split())
     for pattern, meaning in _MEANINGS:
         if found := re.search(pattern, text):

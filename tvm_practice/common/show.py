@@ -1,6 +1,7 @@
 """What a person sees: headings, prose, tables, loop nests before and after, progress.
 
-Rich decides how much of it a terminal can show; into a pipe it is plain text, and NO_COLOR is respected.
+Rich decides how much of it a terminal can show; into a pipe it is plain text, and NO_COLOR is
+respected.
 """
 
 from __future__ import annotations
@@ -79,9 +80,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = 
 
 
 def nest(after: LoopNest, before: LoopNest | None = None) -> None:
-    """A loop nest; with `before`, both, the lines that went marked "-" and those that came marked "+".
+    """A loop nest; with `before`, both, the lines that went marked "-" and those that came marked
+    "+".
 
-    Lines are compared without their indentation: a loop that only moved inwards is no change of that loop.
+    Lines are compared without their indentation: a loop that only moved inwards is no change of
+    that loop.
     """
     if before is None:
         console.print(Padding(_nest_text(after, set(), ""), (0, 0, 0, 2)))
@@ -132,7 +135,8 @@ def question(text: str, answer: Sequence[str]) -> None:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """A spinner while something runs that has no steps to count; nothing when the output is no terminal."""
+    """A spinner while something runs that has no steps to count; nothing when the output is no
+    terminal."""
     with console.status(text):
         yield
 
@@ -161,7 +165,7 @@ def advance(bar: Progress, what: str) -> None:
         bar.update(task.id, advance=1, description=what)
 
 
-# ------------------------------------------------------------------------------------------------ figures as text
+# ---------------------------------------------------------------------------------- figures as text
 
 
 def seconds(value: float) -> str:

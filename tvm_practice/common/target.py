@@ -1,7 +1,7 @@
 """The target switch: what code is generated for, and how many threads run it.
 
-Nothing here imports TVM at module level: the thread count must be in the environment before TVM, NumPy or torch is
-loaded, and `tvm_practice/__init__.py` calls `set_thread_environment` first thing.
+Nothing here imports TVM at module level: the thread count must be in the environment before TVM,
+NumPy or torch is loaded, and `tvm_practice/__init__.py` calls `set_thread_environment` first thing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class UnusableTarget(ValueError):
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use: the machine's, cut down by CPU affinity and a container's CPU quota."""
+    """Physical cores this process may use: the machine's, cut down by CPU affinity and a
+    container's CPU quota."""
     import psutil
 
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -48,17 +49,19 @@ def physical_cores() -> int:
 
 
 def set_thread_environment() -> None:
-    """Give TVM, OpenBLAS, MKL and OpenMP the same thread count: the physical cores, unless TVM_NUM_THREADS says otherwise.
+    """Give TVM, OpenBLAS, MKL and OpenMP the same thread count: the physical cores, unless
+    TVM_NUM_THREADS says otherwise.
 
-    Left alone, TVM takes half of the hardware threads on x86 (it assumes hyper-threading), so two real cores would
-    give one thread and `parallel` would show nothing.
+    Left alone, TVM takes half of the hardware threads on x86 (it assumes hyper-threading), so two
+    real cores would give one thread and `parallel` would show nothing.
     """
     chosen = os.environ.get("TVM_NUM_THREADS", "")
     count = chosen if chosen.isdigit() and int(chosen) > 0 else str(physical_cores())
     for variable in THREAD_VARIABLES:
         os.environ[variable] = count
-    # After a call, worker threads spin before they sleep: TVM's 0.15 s, OpenBLAS's 0.1 s, in which the next competitor
-    # of a timing would find a core taken. A few milliseconds still cover the gap between two calls.
+    # After a call, worker threads spin before they sleep: TVM's 0.15 s, OpenBLAS's 0.1 s, in which
+    # the next competitor of a timing would find a core taken. A few milliseconds still cover the
+    # gap between two calls.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "24")  # 2^24 clock cycles
 
@@ -74,13 +77,15 @@ def check_usable(name: str) -> None:
         raise UnusableTarget(f"there is no target {name!r}; choose one of {', '.join(TARGETS)}.")
     if name != "cpu":
         raise UnusableTarget(
-            f"the lessons do not run on --target {name} yet; every one of them runs with --target cpu."
+            f"the lessons do not run on --target {name} yet; every one of them runs with --target "
+            "cpu."
         )
 
 
 @cache
 def cpu_target() -> tvm.target.Target:
-    """LLVM for this very CPU. `"mcpu": "native"` would quietly mean a generic CPU, so the name is asked of LLVM."""
+    """LLVM for this very CPU. `"mcpu": "native"` would quietly mean a generic CPU, so the name is
+    asked of LLVM."""
     import tvm
 
     return tvm.target.Target(
@@ -115,7 +120,8 @@ def vector_unit() -> tuple[int, int]:
 def register_tile() -> tuple[int, int]:
     """(rows, columns) of the block of C that is kept in vector registers while k runs.
 
-    Two vectors wide, and as many rows (a power of two) as leave a third of the registers for B's vectors and A's
+    Two vectors wide, and as many rows (a power of two) as leave a third of the registers for B's
+    vectors and A's
     broadcast element: 8 x 32 with AVX-512, 4 x 16 with AVX2, 8 x 8 with NEON.
     """
     lanes, registers = vector_unit()
@@ -136,9 +142,11 @@ def cpu_name() -> str:
 
 
 def machine() -> dict[str, str | int | float]:
-    """What a reader needs to know to believe a figure: processor, threads, versions, and how busy the machine is.
+    """What a reader needs to know to believe a figure: processor, threads, versions, and how busy
+    the machine is.
 
-    Imports TVM, so it is called in a worker process. `load` is the one-minute load average before the run.
+    Imports TVM, so it is called in a worker process. `load` is the one-minute load average before
+    the run.
     """
     import numpy
     import tvm

@@ -1,9 +1,10 @@
 """Timing that may be believed.
 
-Every competitor runs in a process of its own (thread pools of TVM, OpenBLAS and OpenMP in one process take the cores from
-each other), and all of them run in paired rounds, A B C, A B C, ...: whatever slows the machine for a while slows all
-of them. A figure is a median with its quartiles; a comparison is a verdict from the paired ratios, never a bare number.
-The machine's own peaks, an FMA chain and a stream triad, are competitors like the others and share their rounds.
+Every competitor runs in a process of its own (thread pools of TVM, OpenBLAS and OpenMP in one
+process take the cores from each other), and all of them run in paired rounds, A B C, A B C, ...:
+whatever slows the machine for a while slows all of them. A figure is a median with its quartiles; a
+comparison is a verdict from the paired ratios, never a bare number. The machine's own peaks, an FMA
+chain and a stream triad, are competitors like the others and share their rounds.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ SAMPLE_LIMIT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Runnable:
-    """What a maker returns: a call without arguments, the work it does, and whether its result was verified.
+    """What a maker returns: a call without arguments, the work it does, and whether its result was
+    verified.
 
-    flops: floating-point operations of one call; bytes: memory traffic of one call, where that is the measure.
+    flops: floating-point operations of one call; bytes: memory traffic of one call, where that is
+    the measure.
     """
 
     call: Callable[[], Any]
@@ -47,7 +50,8 @@ class Runnable:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A competitor: `make(**arguments)`, importable and picklable, builds its Runnable in the worker process."""
+    """A competitor: `make(**arguments)`, importable and picklable, builds its Runnable in the
+    worker process."""
 
     name: str
     make: Callable[..., Runnable]
@@ -93,7 +97,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How much faster `first` is than `second`: their paired ratio with its confidence interval, and the word for it."""
+    """How much faster `first` is than `second`: their paired ratio with its confidence interval,
+    and the word for it."""
 
     first: str
     second: str
@@ -126,8 +131,9 @@ def _times(ratio: float) -> str:
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """A confidence interval for the median of independent values, from their order alone.
 
-    Between the k-th smallest and the k-th largest of n values lies the median with probability 1 - 2 P(Binomial(n, 1/2)
-    < k), whatever their distribution. With fewer than six values no interval reaches 95%; it is then unbounded.
+    Between the k-th smallest and the k-th largest of n values lies the median with probability 1 -
+    2 P(Binomial(n, 1/2) < k), whatever their distribution. With fewer than six values no interval
+    reaches 95%; it is then unbounded.
     """
     ordered = sorted(values)
     n = len(ordered)
@@ -142,7 +148,8 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 
 def verdict(first: Figure, second: Figure, confidence: float = CONFIDENCE) -> Verdict:
-    """Compare two figures measured in the same rounds. The ratio is second's time over first's: above 1 is faster."""
+    """Compare two figures measured in the same rounds. The ratio is second's time over first's:
+    above 1 is faster."""
     ratios = [b / a for a, b in zip(first.samples, second.samples, strict=False)]
     low, high = median_interval(ratios, confidence)
     word = "faster" if low > 1 else "slower" if high < 1 else "cannot tell"
@@ -151,7 +158,8 @@ def verdict(first: Figure, second: Figure, confidence: float = CONFIDENCE) -> Ve
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of one set of paired rounds, by name, and the competitors that could not be measured, with the reason."""
+    """The figures of one set of paired rounds, by name, and the competitors that could not be
+    measured, with the reason."""
 
     figures: dict[str, Figure]
     failed: dict[str, str]
@@ -203,10 +211,11 @@ def compare(
 ) -> Comparison:
     """Measure the candidates in paired rounds, each in a process of its own.
 
-    A sample is as many calls as last `sample_seconds`, one at least, after a few that are not counted. A candidate that takes
-    a second or more for one call sits out after the fewest rounds that allow a verdict. A candidate whose
-    maker raises, dies or takes too long is left out and named in `failed`. `advance` is called with a candidate's name
-    after it is built and after each of its samples.
+    A sample is as many calls as last `sample_seconds`, one at least, after a few that are not
+    counted. A candidate that takes a second or more for one call sits out after the fewest rounds
+    that allow a verdict. A candidate whose maker raises, dies or takes too long is left out and
+    named in `failed`. `advance` is called with a candidate's name after it is built and after each
+    of its samples.
     """
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
@@ -244,7 +253,8 @@ def compare(
 
 
 def _serve(connection: Connection, candidate: Candidate, sample_seconds: float) -> None:
-    """The worker's side: build, find out how many calls make a sample, then take a sample whenever asked."""
+    """The worker's side: build, find out how many calls make a sample, then take a sample whenever
+    asked."""
     runnable = candidate.make(**candidate.arguments)
     call = runnable.call
     calls, once = 1, _seconds(call, 1)
@@ -280,8 +290,8 @@ def _seconds(call: Callable[[], Any], calls: int) -> float:
 def _give_each_thread_a_core() -> None:
     """Pin the threads that did the work, this one included, to a core each (Linux only).
 
-    A scheduler may leave two threads that wake each other on one core for as long as a sample lasts; which library that
-    hits is chance. Pinned alike, they can be compared.
+    A scheduler may leave two threads that wake each other on one core for as long as a sample
+    lasts; which library that hits is chance. Pinned alike, they can be compared.
     """
     if not hasattr(os, "sched_setaffinity"):
         return
@@ -298,9 +308,11 @@ def _give_each_thread_a_core() -> None:
 
 
 def _wait_until_quiet(limit: float = 0.5) -> None:
-    """Wait until this process's own threads have stopped spinning, so that they take nothing from the next competitor.
+    """Wait until this process's own threads have stopped spinning, so that they take nothing from
+    the next competitor.
 
-    The window is longer than a clock tick, because a kernel may charge a spinning thread only once a tick.
+    The window is longer than a clock tick, because a kernel may charge a spinning thread only once
+    a tick.
     """
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
@@ -310,11 +322,12 @@ def _wait_until_quiet(limit: float = 0.5) -> None:
             return
 
 
-# ------------------------------------------------------------------------------------------ the machine's own peaks
+# -------------------------------------------------------------------------- the machine's own peaks
 
 
 def make_fma_peak() -> Runnable:
-    """Independent chains of vector multiply-adds in registers, on every thread: no memory is touched in the loop."""
+    """Independent chains of vector multiply-adds in registers, on every thread: no memory is
+    touched in the loop."""
     import tvm
     from tvm.script import tirx as T
 
@@ -359,9 +372,11 @@ def make_fma_peak() -> Runnable:
 
 
 def make_triad() -> Runnable:
-    """The stream triad a[i] = b[i] + s * c[i] (McCalpin 1995) on arrays far beyond the caches, on every thread.
+    """The stream triad a[i] = b[i] + s * c[i] (McCalpin 1995) on arrays far beyond the caches, on
+    every thread.
 
-    Bytes are counted as STREAM does: two arrays read and one written, without the read that a write may cause.
+    Bytes are counted as STREAM does: two arrays read and one written, without the read that a write
+    may cause.
     """
     import tvm
     from tvm import te

@@ -137,7 +137,7 @@ def run_all(
                 where = ", ".join(str(int(i)) for i in outside[0])
                 raise OutsideMemory(
                     f"{len(outside)} of {one.size} elements of the output, the first at [{where}], are computed from "
-                    "memory outside the inputs: an index goes below 0 or beyond a dimension there."
+                    "memory outside the inputs."
                 )
     return results
 
@@ -183,7 +183,10 @@ def _check_guard(memory: np.ndarray, inside: np.ndarray, guard: float, what: str
 
 @dataclass(frozen=True)
 class OutsideRead:
-    """An index that runs beyond a dimension (counted from 0) of the tensor it reads, by TVM's analysis."""
+    """An index that runs beyond what it indexes, by TVM's analysis.
+
+    dimension: counted from 1; 0 if the tensor has only one.
+    """
 
     tensor: str
     dimension: int
@@ -194,9 +197,10 @@ class OutsideRead:
 
     @property
     def sentence(self) -> str:
+        of = f"dimension {self.dimension} of {self.tensor}" if self.dimension else self.tensor
         told = (
-            f"Index number {self.dimension + 1} into {self.tensor}, `{self.index}`, runs from {self.lowest} to "
-            f"{self.highest}; that dimension has only the elements 0 to {self.size - 1}."
+            f"The index `{self.index}` into {of} runs from {self.lowest} to {self.highest}, but only 0 to {self.size - 1} "
+            "exist there."
         )
         plain = self.index.isidentifier() and self.highest > self.size
         return told + (" Are two indices swapped?" if plain else "")
@@ -222,9 +226,18 @@ def reads_outside(function: Any) -> list[OutsideRead]:
             s_tir.analysis.OOBChecker()(tvm.IRModule({"main": function}))
     except RuntimeError as error:  # a ScheduleError, whose message lists every one
         found = _OUTSIDE.findall(str(error))
+        buffers = [*function.params, *function.body.block.alloc_buffers]
+        ranks = {buffer.name: len(buffer.shape) for buffer in buffers}
         reads = [
-            OutsideRead(name, int(d), re.sub(r"\bv_", "", index), int(low), int(high), int(size))
-            for name, d, index, low, high, size in found
+            OutsideRead(
+                name,
+                int(dimension) + 1 if ranks.get(name) != 1 else 0,
+                re.sub(r"\bv_", "", index),
+                int(lowest),
+                int(highest),
+                int(size),
+            )
+            for name, dimension, index, lowest, highest, size in found
         ]
         return list(dict.fromkeys(reads))
     return []

@@ -1,8 +1,9 @@
-"""A process of its own: for a learner's code, which may hang or crash, and for a competitor in a timing.
+"""A process of its own: for a learner's code, which may hang or crash, and for a competitor in a
+timing.
 
-Workers are forked from a server that has already imported TVM (`multiprocessing`'s forkserver with a preloaded module),
-so one starts in milliseconds. Each leads its own process group, so that a time limit ends its children too and Ctrl-C
-reaches only the parent.
+Workers are forked from a server that has already imported TVM (`multiprocessing`'s forkserver with
+a preloaded module), so one starts in milliseconds. Each leads its own process group, so that a time
+limit ends its children too and Ctrl-C reaches only the parent.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import ModuleType
@@ -25,6 +26,8 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tvm_practice.common.import_tvm"])
 
 GIB = 1 << 30
+FILE_LIMIT = 64 << 20  # bytes that a limited worker may write into any one file, its output too
+PRINTED_KEPT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,18 @@ class WorkerFailed(RuntimeError):
 
 
 def memory_limit() -> int:
-    """Bytes of address space a worker may add to what it starts with: half of this machine's memory."""
-    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 * GIB // 4096
-    return max(2 * GIB, pages * os.sysconf("SC_PAGE_SIZE") // 2)
+    """Bytes of address space a worker may add to what it starts with: half of this machine's
+    memory."""
+    import psutil
+
+    return max(2 * GIB, psutil.virtual_memory().total // 2)
 
 
 class Worker:
     """One process that runs `function(connection, *arguments)` until it returns.
 
-    The function answers requests over the connection, or, through `call`, sends one result. What it prints is kept, so
-    that a crash can be told with the last thing it said.
+    The function answers requests over the connection, or, through `call`, sends one result. What it
+    prints is kept, so that a crash can be told with the last thing it said.
     """
 
     def __init__(
@@ -76,15 +81,14 @@ class Worker:
         theirs.close()
 
     def ask(self, request: Any, seconds: float) -> Any:
-        """Send a request and return the answer; raise WorkerFailed if none comes within `seconds`."""
-        try:
+        """Send a request and return the answer; raise WorkerFailed if none comes in `seconds`."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: answer() says how
             self.connection.send(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has died: answer() says how
         return self.answer(seconds)
 
     def answer(self, seconds: float) -> Any:
-        """The next answer; raise WorkerFailed when the process raised, died, or took longer than `seconds`."""
+        """The next answer; raise WorkerFailed when the process raised, died, or took longer than
+        `seconds`."""
         try:
             if not self.connection.poll(seconds):
                 self.stop()
@@ -101,17 +105,18 @@ class Worker:
         return value
 
     def printed(self) -> str:
-        """What the process has written to its standard output and standard error."""
-        with open(self._printed.name, errors="replace") as file:
-            return file.read()
+        """The end of what the process has written to its standard output and standard error."""
+        with open(self._printed.name, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - PRINTED_KEPT))
+            return file.read().decode(errors="replace")
 
     def stop(self) -> None:
         """End the process and everything it started."""
-        if self._process.pid is not None and self._process.is_alive():
-            try:
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                self._process.kill()
+            if self._process.is_alive():
+                self._process.kill()  # it had not made its own group yet
         self._process.join(5)
         self.connection.close()
 
@@ -126,7 +131,8 @@ class Worker:
 def call(
     function: Callable[..., Any], *arguments: Any, seconds: float = 120, limit_memory: bool = False
 ) -> Any:
-    """Run `function(*arguments)` in a worker and return its result; raise WorkerFailed if there is none.
+    """Run `function(*arguments)` in a worker and return its result; raise WorkerFailed if there is
+    none.
 
     Function, arguments and result must be picklable.
     """
@@ -136,7 +142,8 @@ def call(
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide the program that was started: multiprocessing would import it again in every worker, which needs none of it."""
+    """Hide the program that was started: multiprocessing would import it again in every worker,
+    which needs none of it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -156,23 +163,30 @@ def _run(
     function: Callable[..., None],
     arguments: tuple,
 ) -> None:
-    """The worker's main: own process group, output to a file, memory limited, exceptions sent as sentences."""
+    """The worker's main: own process group, output to a file, memory limited, exceptions sent as
+    sentences."""
     os.setsid()
     with open(printed, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     if limit:
-        limit += _address_space()
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        with suppress(ValueError, OSError):  # a stricter limit stands already
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.RLIM_INFINITY))
+        with suppress(ValueError, OSError):  # macOS knows the limit and refuses to set it
+            resource.setrlimit(
+                resource.RLIMIT_AS, (limit + _address_space(), resource.RLIM_INFINITY)
+            )
     try:
         function(connection, *arguments)
     except EOFError:
         pass  # the parent has gone
     except BaseException as error:  # a learner's code may raise anything, SystemExit too
-        sys.stderr.write(traceback.format_exc())
+        with suppress(OSError):
+            sys.stderr.write(traceback.format_exc())
         connection.send(("raised", f"{type(error).__name__}: {error}"))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # a full disk, or more printed than FILE_LIMIT
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)  # no destructors: a damaged interpreter must not turn an answer into a crash
 
 

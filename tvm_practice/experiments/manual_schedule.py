@@ -1,4 +1,5 @@
-"""What phase 2 shows: the loop nest after every primitive, the ladder timed, and the order in which memory is touched."""
+"""What phase 2 shows: the loop nest after every primitive, the ladder timed, and the order in which
+memory is touched."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def _vector_add(session) -> None:
     show.table(
         ("vector addition", "time", "GB/s", "share of triad", "spread"),
         rows,
-        f"{ADD_LENGTH:,} floats; this machine's stream triad, in the same rounds: {show.rate(roof)} GB/s",
+        f"{ADD_LENGTH:,} floats; this machine's stream triad, in the same rounds: "
+        f"{show.rate(roof)} GB/s",
     )
     show.say(
         measured.verdict("scheduled", "default loop").sentence()
@@ -103,7 +105,8 @@ def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Compa
             "against the step before",
         ),
         rows,
-        f"FMA peak of {measured.threads} threads, measured in the same rounds: {show.rate(measured.peak_gflops)} GFLOP/s. Medians of "
+        f"FMA peak of {measured.threads} threads, measured in the same rounds: "
+        f"{show.rate(measured.peak_gflops)} GFLOP/s. Medians of "
         f"{measured.rounds} paired rounds; every result verified.",
     )
     best = max(names, key=lambda name: measured[name].gflops)
@@ -111,7 +114,8 @@ def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Compa
     session.report["peaks"] = {"fma_gflops": measured.peak_gflops}
     session.report["results"] = measured.as_json()
     session.headline = (
-        f"{show.rate(measured[best].gflops)} GFLOP/s, {show.share(measured.share_of_peak(best))} of FMA peak, "
+        f"{show.rate(measured[best].gflops)} GFLOP/s, {show.share(measured.share_of_peak(best))} "
+        "of FMA peak, "
         f"{show.times(measured[names[0]].median_s / measured[best].median_s)} naive"
     )
     return measured
@@ -132,22 +136,27 @@ def _key_question(session, measured: Comparison, whose: dict[str, str]) -> None:
     session.picture("access_pattern", lambda path: draw_access_pattern(path, orders))
     untiled, tiled = (misses(orders[name]) for name in ("untiled", "tiled"))
     answer = [
-        f"At {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}, with a simulated cache of {CACHE_LINES} lines of 64 bytes, the untiled order loads "
-        f"a line {sum(untiled.values()):,} times (A {untiled['A']:,}, B {untiled['B']:,}, C {untiled['C']:,}), the tiled order "
-        f"{sum(tiled.values()):,} times (A {tiled['A']:,}, B {tiled['B']:,}, C {tiled['C']:,}): the same multiplications, in an "
+        f"At {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}, with a simulated cache of {CACHE_LINES} "
+        "lines of 64 bytes, the untiled order loads "
+        f"a line {sum(untiled.values()):,} times (A {untiled['A']:,}, B {untiled['B']:,}, C "
+        f"{untiled['C']:,}), the tiled order "
+        f"{sum(tiled.values()):,} times (A {tiled['A']:,}, B {tiled['B']:,}, C {tiled['C']:,}): "
+        "the same multiplications, in an "
         "order that uses a line completely while it is there."
     ]
     if {"naive", "2.1 tile"} <= measured.figures.keys():
         answer.append(
-            f"Measured at the size above, with one thread and no vector loop yet: {measured.verdict('2.1 tile', 'naive').sentence()}."
+            "Measured at the size above, with one thread and no vector loop yet: "
+            f"{measured.verdict('2.1 tile', 'naive').sentence()}."
         )
     answer.append(
-        "The picture shows the order of the touches: dark first, bright last. Untiled, B is swept once for every row of C."
+        "The picture shows the order of the touches: dark first, bright last. Untiled, B is swept "
+        "once for every row of C."
     )
     show.question("Why does tiling (split and reorder) help the cache?", answer)
 
 
-# ---------------------------------------------------------------------------------------------- run in a worker
+# ---------------------------------------------------------------------------------- run in a worker
 
 
 def scheduled_matmul(M: int, N: int, K: int, steps: Steps):
@@ -169,7 +178,8 @@ def make_step(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
 def ladder_candidates(
     size: tuple[int, int, int], whose: dict[str, str], seed: int
 ) -> list[Candidate]:
-    """Naive and every step, each on top of the ones before. A step that is missing in `whose` is the reference's."""
+    """Naive and every step, each on top of the ones before. A step that is missing in `whose` is
+    the reference's."""
     M, N, K = size
     common = {"M": M, "N": N, "K": K, "seed": seed}
     names = {
@@ -218,7 +228,8 @@ def make_vector_add(scheduled: bool, seed: int) -> Runnable:
 
 
 def access_order(steps: Steps) -> np.ndarray:
-    """The (i, j, k) that the block "C" visits, in the order of its scheduled loops: an array of shape (visits, 3)."""
+    """The (i, j, k) that the block "C" visits, in the order of its scheduled loops: an array of
+    shape (visits, 3)."""
     sch = scheduled_matmul(ORDER_SIZE, ORDER_SIZE, ORDER_SIZE, steps)
     block = sch.get(sch.get_sblock("C"))
     realize = _realize_of(sch.mod["main"].body, block.name_hint)
@@ -226,7 +237,8 @@ def access_order(steps: Steps) -> np.ndarray:
     names = [loop.loop_var.name for loop in loops]
     grid = np.meshgrid(*[np.arange(int(loop.extent)) for loop in loops], indexing="ij")
     values = {name: axis.ravel() for name, axis in zip(names, grid, strict=True)}
-    # The bindings are index arithmetic (i_0 * 8 + i_1): as text they are Python, and NumPy evaluates them for all iterations.
+    # The bindings are index arithmetic (i_0 * 8 + i_1): as text they are Python, and NumPy
+    # evaluates them for all iterations.
     return np.stack([eval(str(value), {}, values) for value in realize.iter_values], axis=1)
 
 
@@ -245,13 +257,14 @@ def _realize_of(statement, name: str):
     return found[0]
 
 
-# --------------------------------------------------------------------------------------------------- the cache
+# ---------------------------------------------------------------------------------------- the cache
 
 
 def misses(order: np.ndarray) -> dict[str, int]:
     """Lines of A, B and C that a small cache loads when the matmul visits (i, j, k) in this order.
 
-    Fully associative, least recently used out first; every visit reads A[i, k] and B[k, j] and updates C[i, j].
+    Fully associative, least recently used out first; every visit reads A[i, k] and B[k, j] and
+    updates C[i, j].
     """
     cache: OrderedDict[tuple[str, int], None] = OrderedDict()
     count = {"A": 0, "B": 0, "C": 0}
@@ -297,7 +310,8 @@ def draw_access_pattern(path: Path, orders: dict[str, np.ndarray]) -> None:
         image, ax=axes, label=f"last touched at visit ... of the first {shown:,}", shrink=0.8
     )
     figure.suptitle(
-        f"Matmul {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}: the order in which elements are touched "
+        f"Matmul {ORDER_SIZE} x {ORDER_SIZE} x {ORDER_SIZE}: the order in which elements are "
+        "touched "
         f"(all visits counted, cache of {CACHE_LINES} lines)",
         fontsize=11,
     )

@@ -1,4 +1,5 @@
-"""What phase 3 shows: the ladder against NumPy and torch in the learner's own table, and where threads begin to pay."""
+"""What phase 3 shows: the ladder against NumPy and torch in the learner's own table, and where
+threads begin to pay."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def _compare(session, whose: dict[str, str]) -> None:
             for row in rows
         ],
         f"The table: {OWNER[whose['3.2']]}. FMA peak of {measured.threads} threads in the same "
-        f"rounds: {show.rate(measured.peak_gflops)} GFLOP/s. {measured.rounds} paired rounds, every competitor {measured.threads} threads, "
+        f"rounds: {show.rate(measured.peak_gflops)} GFLOP/s. {measured.rounds} paired rounds, "
+        f"every competitor {measured.threads} threads, "
         "in a process of its own, verified.",
     )
     if BEST in measured:
@@ -144,22 +146,28 @@ def _answer(session, sizes, pairs: list[Comparison], found: int | None) -> None:
     answer = []
     if found is None:
         answer.append(
-            f"In this run sharing the work among {threads} thread(s) did not pay at any size up to {sizes[-1]}."
+            f"In this run sharing the work among {threads} thread(s) did not pay at any size up "
+            f"to {sizes[-1]}."
         )
     else:
         at = pairs[list(sizes).index(found)]
         answer.append(
-            f"In this run: from {found} x {found} x {found} on, where one thread takes {show.seconds(at['serial'].median_s)}."
+            f"In this run: from {found} x {found} x {found} on, where one thread takes "
+            f"{show.seconds(at['serial'].median_s)}."
         )
     if extra > 0:
         answer.append(
-            f"Why: waking {threads} threads and waiting for the last has a price that does not depend on the size. At {sizes[0]} it shows nearly alone: the "
-            f"parallel variant takes {show.seconds(extra)} longer than {show.seconds(smallest['serial'].median_s)} of work. The work grows with "
-            f"the cube of the size, the price stays; at {sizes[-1]} the speed-up is {show.times(largest.verdict('parallel', 'serial').ratio)} "
+            f"Why: waking {threads} threads and waiting for the last has a price that does not "
+            f"depend on the size. At {sizes[0]} it shows nearly alone: the "
+            f"parallel variant takes {show.seconds(extra)} longer than "
+            f"{show.seconds(smallest['serial'].median_s)} of work. The work grows with "
+            f"the cube of the size, the price stays; at {sizes[-1]} the speed-up is "
+            f"{show.times(largest.verdict('parallel', 'serial').ratio)} "
             f"of {threads} possible."
         )
     answer.append(
-        "So the faster the serial code is, the later threads pay: a better schedule makes the work cheaper, and waking a thread "
+        "So the faster the serial code is, the later threads pay: a better schedule makes the "
+        "work cheaper, and waking a thread "
         "costs what it did."
     )
     show.question("At what size does parallelization start helping, and why?", answer)
@@ -175,7 +183,7 @@ def _at(size: int, seed: int, steps: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------- run in a worker
+# ---------------------------------------------------------------------------------- run in a worker
 
 
 def make_crossover(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
@@ -215,7 +223,7 @@ def find_crossover(whose: str, sizes: list[int], serial: list, parallel: list) -
     return exercise.body("3.3", whose)(sizes, serial, parallel)
 
 
-# ---------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
 def draw_variants(

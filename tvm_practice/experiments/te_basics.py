@@ -1,4 +1,5 @@
-"""What phase 1 shows: from expression to a checked run, and one expression compiled for three machines."""
+"""What phase 1 shows: from expression to a checked run, and one expression compiled for three
+machines."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def run(session) -> None:
     show.say("Read as a loop nest, which is how this course will print it from here on:")
     show.nest(added["nest"])
     show.say(
-        f"Compiled and run on {ADD_LENGTH:,} random elements: equal to NumPy's float64 sum within float32 rounding."
+        f"Compiled and run on {ADD_LENGTH:,} random elements: equal to NumPy's float64 sum within "
+        "float32 rounding."
     )
 
     whose = {known: session.exercise(known) for known in ("1.1", "1.2", "1.3", "1.4")}
@@ -37,7 +39,8 @@ def run(session) -> None:
     show.heading("One expression, three machines")
     owner = "your" if whose["1.1"] == exercise.LEARNER else "the reference's"
     show.say(
-        f"The innermost arithmetic of {owner} `matmul`, compiled for three machines. Only the target, "
+        f"The innermost arithmetic of {owner} `matmul`, compiled for three machines. Only the "
+        "target, "
         "and a default schedule for it, differ; the expression does not."
     )
     for name, text, language in targets["excerpts"]:
@@ -52,19 +55,25 @@ def run(session) -> None:
     show.question(
         "Why does TVM separate what is computed from how?",
         (
-            f"In this run the same expression became {instructions}. Nothing in it had to change, because nothing in it "
+            f"In this run the same expression became {instructions}. Nothing in it had to change, "
+            "because nothing in it "
             "said how: no loop order, no vector width, no thread.",
-            "It also means that every transformation from here on can be checked against the expression, and that a program can "
-            "search through transformations (phase 5): all of them compute the same thing by construction. "
-            "PyTorch's eager mode cannot do that; when it meets `a @ b` it must call a kernel that exists.",
+            "It also means that every transformation from here on can be checked against the "
+            "expression, and that a program can "
+            "search through transformations (phase 5): all of them compute the same thing by "
+            "construction. "
+            "PyTorch's eager mode cannot do that; when it meets `a @ b` it must call a kernel "
+            "that exists.",
             f"And it leaves something to do: with the default loops the expression reached "
-            f"{show.share(measured.share_of_peak(DEFAULT))} of what this CPU can compute. That is the next lesson.",
+            f"{show.share(measured.share_of_peak(DEFAULT))} of what this CPU can compute. That is "
+            "the next lesson.",
         ),
     )
 
 
 def _default_loops(session, whose: str) -> Comparison:
-    """Time the matmul with the loops it has by default: what "how" is worth before anybody thought about it."""
+    """Time the matmul with the loops it has by default: what "how" is worth before anybody thought
+    about it."""
     size = {"M": MATMUL_SIZE, "N": MATMUL_SIZE, "K": MATMUL_SIZE, "seed": session.seed}
     candidates = [
         PEAK_FMA,
@@ -88,7 +97,8 @@ def _default_loops(session, whose: str) -> Comparison:
     show.table(
         ("matmul", "time", "spread", "GFLOP/s", "of FMA peak"),
         rows,
-        f"FMA peak of {measured.threads} threads, measured in the same rounds: {show.rate(measured.peak_gflops)} GFLOP/s.",
+        f"FMA peak of {measured.threads} threads, measured in the same rounds: "
+        f"{show.rate(measured.peak_gflops)} GFLOP/s.",
     )
     session.report["size"] = (MATMUL_SIZE, MATMUL_SIZE, MATMUL_SIZE)
     session.report["peaks"] = {"fma_gflops": measured.peak_gflops}
@@ -96,7 +106,7 @@ def _default_loops(session, whose: str) -> Comparison:
     return measured
 
 
-# ---------------------------------------------------------------------------------------------- run in a worker
+# ---------------------------------------------------------------------------------- run in a worker
 
 
 def make_default_loops(M: int, N: int, K: int, seed: int, whose: str) -> Runnable:
@@ -107,7 +117,8 @@ def make_default_loops(M: int, N: int, K: int, seed: int, whose: str) -> Runnabl
 
 
 def vector_add_story(seed: int) -> dict[str, str | LoopNest]:
-    """Declare, compile, run and verify the worked example; return its TensorIR as text and as a nest."""
+    """Declare, compile, run and verify the worked example; return its TensorIR as text and as a
+    nest."""
     from tvm import te
 
     from tvm_practice.common.target import build
@@ -123,7 +134,8 @@ def vector_add_story(seed: int) -> dict[str, str | LoopNest]:
 
 
 def one_expression_three_targets(whose: str) -> dict:
-    """The x86-64 and AArch64 assembly and the CUDA C of one matmul: the lines around its multiply-add."""
+    """The x86-64 and AArch64 assembly and the CUDA C of one matmul: the lines around its
+    multiply-add."""
     import tvm
     from tvm import te
     from tvm.s_tir import Schedule
@@ -132,7 +144,8 @@ def one_expression_three_targets(whose: str) -> dict:
     function = te.create_prim_func(exercise.body("1.1", whose)(size, size, size))
 
     def for_cpu() -> tvm.IRModule:
-        """Column tiles as vectors, k outside of them: the least that lets an expression become vector code."""
+        """Column tiles as vectors, k outside of them: the least that lets an expression become
+        vector code."""
         sch = Schedule(function)
         i, j, k = sch.get_loops(sch.get_sblock("C"))
         columns, lane = sch.split(j, [None, 16])

@@ -1,0 +1,903 @@
+"""Answers to phase 2: mistakes made in first schedules, and right answers unlike the reference."""
+
+from tvm.s_tir import Schedule
+
+from tests.wrong_answers import right, wrong
+
+
+def loops(sch: Schedule, name: str = "C") -> list:
+    return sch.get_loops(sch.get_sblock(name))
+
+
+# ----------------------------------------------------------------------------------------- 2.1 tile
+
+
+@right("2.1")
+def tile_with_explicit_quotients(sch, rows, columns):
+    block = sch.get_sblock("C")
+    i, j, k = sch.get_loops(block)
+    io, ii = sch.split(i, factors=[int(sch.get(i).extent) // rows, rows])
+    jo, ji = sch.split(j, factors=[int(sch.get(j).extent) // columns, columns])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@right("2.1")
+def tile_and_look_again_after_each_step(sch, rows, columns):
+    sch.split(loops(sch)[1], [None, columns])
+    sch.split(loops(sch)[0], [None, rows])
+    _, ii, jo, ji, k = loops(sch)
+    sch.reorder(jo, k, ii, ji)
+
+
+@right("2.1")
+def tile_with_two_reorders(sch, rows, columns):
+    i, j, k = loops(sch)
+    sch.reorder(k, i, j)
+    io, ii = sch.split(i, [None, rows])
+    jo, ji = sch.split(j, [None, columns])
+    sch.reorder(io, jo, k, ii)
+    sch.reorder(ii, ji)
+
+
+@right("2.1")
+def tile_down_the_columns_of_tiles(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [None, rows])
+    jo, ji = sch.split(j, [None, columns])
+    sch.reorder(jo, io, k, ii, ji)
+
+
+@wrong("2.1", "Are the factors swapped?")
+def tile_with_swapped_factors(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, columns, rows)
+
+
+@wrong("2.1", "with k innermost, each element of C is finished")
+def tile_with_k_innermost(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [None, rows])
+    jo, ji = sch.split(j, [None, columns])
+    sch.reorder(io, jo, ii, ji, k)
+
+
+@wrong("2.1", "with k outermost, all of C is passed through")
+def tile_with_k_outermost(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    io, jo, k, *_ = loops(sch)
+    sch.reorder(k, io, jo)
+
+
+@wrong("2.1", "k should be the third")
+def tile_with_k_second(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    _, jo, k, *_ = loops(sch)
+    sch.reorder(k, jo)
+
+
+@wrong("2.1", "k lies inside of ii")
+def tile_with_k_inside_the_tile(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    *_, k, ii, _ = loops(sch)
+    sch.reorder(ii, k)
+
+
+@wrong("2.1", "the innermost runs down a column of C")
+def tile_with_its_own_loops_swapped(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    *_, ii, ji = loops(sch)
+    sch.reorder(ji, ii)
+
+
+@wrong("2.1", "k is split as well")
+def tile_k_too(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [None, rows])
+    jo, ji = sch.split(j, [None, columns])
+    ko, ki = sch.split(k, [None, 4])
+    sch.reorder(io, jo, ko, ki, ii, ji)
+
+
+@wrong("2.1", "j is not split")
+def tile_the_rows_only(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [None, rows])
+    sch.reorder(io, k, ii, j)
+
+
+@wrong("2.1", "as the splits left them")
+def tile_without_reorder(sch, rows, columns):
+    i, j, _ = loops(sch)
+    sch.split(i, [None, rows])
+    sch.split(j, [None, columns])
+
+
+@wrong("2.1", "The list of sch.split goes from the outer extent to the inner one")
+def tile_with_the_factor_first(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [rows, None])
+    jo, ji = sch.split(j, [columns, None])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@wrong("2.1", "sch.split returns the outer loop first")
+def tile_with_factor_and_result_turned_round(sch, rows, columns):
+    # Extents and order are those asked for; but each "tile" is spread over the whole of C.
+    i, j, k = loops(sch)
+    ii, io = sch.split(i, [rows, None])
+    ji, jo = sch.split(j, [columns, None])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@wrong("2.1", "consecutive iterations of j_0 write elements of C that lie")
+def tile_with_the_results_swapped(sch, rows, columns):
+    i, j, k = loops(sch)
+    ii, io = sch.split(i, [None, rows])
+    ji, jo = sch.split(j, [None, columns])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@wrong("2.1", "take the arguments rows and columns")
+def tile_with_the_numbers_of_this_machine(sch, rows, columns):
+    from tvm_practice.common.target import register_tile
+
+    tile_and_look_again_after_each_step(sch, *register_tile())
+
+
+@wrong("2.1", "the factors multiply to less than the extent of loop")
+def tile_with_the_number_of_tiles_of_the_first_size(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [4, rows])
+    jo, ji = sch.split(j, [3, columns])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@wrong("2.1", "so a guard `if` stands around the statement")
+def tile_with_one_tile_too_many(sch, rows, columns):
+    i, j, k = loops(sch)
+    io, ii = sch.split(i, [int(sch.get(i).extent) // rows + 1, rows])
+    jo, ji = sch.split(j, [int(sch.get(j).extent) // columns + 1, columns])
+    sch.reorder(io, jo, k, ii, ji)
+
+
+@wrong("2.1", "this loop no longer exists")
+def tile_and_reorder_the_old_loops(sch, rows, columns):
+    i, j, k = loops(sch)
+    _, ii = sch.split(i, [None, rows])
+    _, ji = sch.split(j, [None, columns])
+    sch.reorder(i, j, k, ii, ji)
+
+
+@wrong("2.1", "split takes a list here, but was given an integer")
+def tile_with_a_bare_factor(sch, rows, columns):
+    i, _, _ = loops(sch)
+    sch.split(i, rows)
+
+
+@wrong("2.1", "i_1_j_1_fused runs over two indices at once")
+def tile_and_fuse(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    *_, ii, ji = loops(sch)
+    sch.fuse(ii, ji)
+
+
+@wrong("2.1", "a loop has another kind already (j_1 is vectorized)")
+def tile_and_vectorize(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    sch.vectorize(loops(sch)[-1])
+
+
+@wrong("2.1", "left a new block")
+def tile_and_decompose(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch, rows, columns)
+    sch.decompose_reduction(sch.get_sblock("C"), loops(sch)[2])
+
+
+@wrong("2.1", "the loop nest is what it was before")
+def tile_a_copy_of_the_schedule(sch, rows, columns):
+    tile_and_look_again_after_each_step(sch.copy(), rows, columns)
+
+
+# ------------------------------------------------------------------------------------ 2.2 vectorize
+
+
+@right("2.2")
+def vectorize_by_number(sch):
+    sch.vectorize(loops(sch)[4])
+
+
+@right("2.2")
+def vectorize_by_name(sch):
+    named = {sch.get(loop).loop_var.name: loop for loop in loops(sch)}
+    sch.vectorize(named["j_1"])
+
+
+@wrong("2.2", "the loop nest is what it was before")
+def vectorize_nothing(sch):
+    pass
+
+
+@wrong("2.2", "it runs down a column")
+def vectorize_the_rows(sch):
+    sch.vectorize(loops(sch)[3])
+
+
+@wrong("2.2", "it goes from tile to tile")
+def vectorize_the_tiles(sch):
+    sch.vectorize(loops(sch)[1])
+
+
+@wrong("2.2", "`sch.vectorize(loops(sch)[2])`: TVM refuses: this loop is a reduction")
+def vectorize_the_reduction(sch):
+    sch.vectorize(loops(sch)[2])
+
+
+@wrong("2.2", "so they cannot happen at the same time")
+def vectorize_every_loop(sch):
+    for loop in reversed(loops(sch)):
+        sch.vectorize(loop)
+
+
+@wrong("2.2", "no loop is vectorized (j_1 is parallel)")
+def vectorize_by_threads(sch):
+    sch.parallel(loops(sch)[4])
+
+
+@wrong("2.2", "no loop is vectorized (j_1 is unrolled)")
+def vectorize_by_unrolling(sch):
+    sch.unroll(loops(sch)[4])
+
+
+@wrong("2.2", "which is two loops fused to one")
+def vectorize_the_whole_tile(sch):
+    *_, ii, ji = loops(sch)
+    sch.vectorize(sch.fuse(ii, ji))
+
+
+@wrong("2.2", "the compiler cuts it into registers itself")
+def vectorize_pairs(sch):
+    _, lanes = sch.split(loops(sch)[4], [None, 2])
+    sch.vectorize(lanes)
+
+
+@wrong("2.2", "Loop i_0 is parallel as well; this step only vectorizes ji")
+def vectorize_and_parallelize(sch):
+    io, *_, ji = loops(sch)
+    sch.vectorize(ji)
+    sch.parallel(io)
+
+
+@wrong("2.2", "vectorize takes a loop here, but was given a list")
+def vectorize_a_list(sch):
+    sch.vectorize(loops(sch))
+
+
+@wrong("2.2", "vectorize takes a loop here, but was given a block")
+def vectorize_the_block(sch):
+    sch.vectorize(sch.get_sblock("C"))
+
+
+# ---------------------------------------------------------------------------------- 2.3 parallelize
+
+
+@right("2.3")
+def parallelize_by_number(sch):
+    sch.parallel(loops(sch)[0])
+
+
+@right("2.3")
+def parallelize_all_tiles(sch):
+    io, jo, *_ = loops(sch)
+    sch.parallel(sch.fuse(io, jo))
+
+
+@right("2.3")
+def parallelize_the_columns_of_tiles(sch):
+    io, jo, *_ = loops(sch)
+    sch.reorder(jo, io)
+    sch.parallel(jo)
+
+
+@right("2.3")
+def parallelize_in_chunks(sch):
+    chunk, _ = sch.split(loops(sch)[0], [2, None])
+    sch.parallel(chunk)
+
+
+@wrong("2.3", "the loop nest is what it was before")
+def parallelize_nothing(sch):
+    loops(sch)
+
+
+@wrong("2.3", "Loop j_0 is parallel, but it lies inside of i_0:")
+def parallelize_jo(sch):
+    sch.parallel(loops(sch)[1])
+
+
+@wrong("2.3", "Loop i_1 is parallel, but it lies inside of i_0, j_0, k:")
+def parallelize_ii(sch):
+    sch.parallel(loops(sch)[3])
+
+
+@wrong("2.3", "Loop j_1 is parallel, but it lies inside of")
+def parallelize_ji(sch):
+    sch.parallel(loops(sch)[4])
+
+
+@wrong("2.3", "`sch.parallel(loops(sch)[2])`: TVM refuses: this loop is a reduction")
+def parallelize_k(sch):
+    sch.parallel(loops(sch)[2])
+
+
+@wrong("2.3", "each needs what the one before left there")
+def parallelize_everything_outside_the_tile(sch):
+    io, jo, k, *_ = loops(sch)
+    sch.parallel(sch.fuse(io, jo, k))
+
+
+@wrong("2.3", "2 loops are parallel, i_0 and j_0")
+def parallelize_two_loops(sch):
+    io, jo, *_ = loops(sch)
+    sch.parallel(io)
+    sch.parallel(jo)
+
+
+@wrong("2.3", "k, ii and ji should still be the three inner ones")
+def parallelize_ji_moved_outside(sch):
+    io, jo, k, ii, ji = loops(sch)
+    sch.reorder(ji, io, jo, k, ii)
+    sch.parallel(ji)
+
+
+@wrong("2.3", "Loop j_1 is no longer vectorized")
+def parallelize_and_unroll_the_vectors(sch):
+    io, *_, ji = loops(sch)
+    sch.parallel(io)
+    sch.unroll(ji)
+
+
+@wrong("2.3", "as 2.1 left them")
+def parallelize_and_split_the_vectors(sch):
+    io, *_, ji = loops(sch)
+    sch.parallel(io)
+    _, lanes = sch.split(ji, [None, 2])
+    sch.vectorize(lanes)
+
+
+@wrong("2.3", "no loop is parallel (i_0 is threadIdx.x, j_1 is vectorized)")
+def parallelize_as_on_a_gpu(sch):
+    sch.bind(loops(sch)[0], "threadIdx.x")
+
+
+@wrong("2.3", "no loop is parallel (j_1 is vectorized)")
+def parallelize_before_fusing(sch):
+    io, jo, *_ = loops(sch)
+    sch.parallel(io)
+    sch.fuse(io, jo)  # makes a new loop, which is serial
+
+
+@wrong("2.3", "but has a single iteration")
+def parallelize_one_piece(sch):
+    piece, _ = sch.split(loops(sch)[0], [1, None])
+    sch.parallel(piece)
+
+
+@wrong("2.3", "Loop i_1 is unrolled as well")
+def parallelize_and_unroll(sch):
+    io, *_, ii, _ = loops(sch)
+    sch.parallel(io)
+    sch.unroll(ii)
+
+
+# -------------------------------------------------------------------------------- 2.4 register_tile
+
+
+@right("2.4")
+def register_tile_unrolled_first_copied_last(sch):
+    block = sch.get_sblock("C")
+    *_, jo, k, ii, _ = sch.get_loops(block)
+    sch.unroll(ii)
+    copy = sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(copy, jo)
+    sch.decompose_reduction(block, k)
+    *_, row, column = sch.get_loops(copy)
+    sch.vectorize(column)
+    sch.unroll(row)
+
+
+@right("2.4")
+def register_tile_decomposed_early(sch):
+    # The zeroing gets its kinds one by one, since it was made before the tile had them.
+    block = sch.get_sblock("C")
+    *outer, k, ii, _ = sch.get_loops(block)
+    copy = sch.cache_write(block, 0, "local")
+    zero = sch.decompose_reduction(block, k)
+    sch.reverse_compute_at(copy, outer[-1])
+    *_, row, column = sch.get_loops(copy)
+    sch.vectorize(column)
+    for rows in (row, ii, sch.get_loops(zero)[-2]):
+        sch.unroll(rows)
+
+
+@right("2.4")
+def register_tile_with_four_steps_of_k_at_a_time(sch):
+    block = sch.get_sblock("C")
+    *outer, k, ii, _ = sch.get_loops(block)
+    if int(sch.get(k).extent) % 4 == 0:
+        k, four = sch.split(k, [None, 4])
+        sch.unroll(four)
+    copy = sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(copy, outer[-1])
+    *_, row, column = sch.get_loops(copy)
+    sch.unroll(row)
+    sch.vectorize(column)
+    sch.unroll(ii)
+    sch.decompose_reduction(block, k)
+
+
+def register_tile_but(
+    sch,
+    scope="local",
+    copy_at=lambda outer, k, ii: outer[-1],
+    decompose_at=lambda outer, k: k,
+    copy_kinds=("unroll", "vectorize"),
+    tile_kind="unroll",
+):
+    """The reference, with one thing changed."""
+    block = sch.get_sblock("C")
+    *outer, k, ii, _ = sch.get_loops(block)
+    copy = sch.cache_write(block, 0, scope)
+    if copy_at is not None:
+        sch.reverse_compute_at(copy, copy_at(outer, k, ii))
+    for loop, kind in zip(sch.get_loops(copy)[-2:], copy_kinds, strict=True):
+        if kind:
+            getattr(sch, kind)(loop)
+    if tile_kind:
+        getattr(sch, tile_kind)(ii)
+    if decompose_at is not None:
+        sch.decompose_reduction(block, decompose_at(outer, k))
+
+
+@wrong("2.4", "the loop nest is what it was before")
+def register_tile_of_nothing(sch):
+    sch.get_sblock("C")
+
+
+@wrong("2.4", 'still kept in a "global" buffer')
+def register_tile_in_memory(sch):
+    register_tile_but(sch, scope="global")
+
+
+@wrong("2.4", 'still kept in a "shared" buffer')
+def register_tile_in_shared_memory(sch):
+    register_tile_but(sch, scope="shared")
+
+
+@wrong("2.4", 'Registers are "local" in TVM')
+def register_tile_in_the_register_scope(sch):
+    register_tile_but(sch, scope="register")
+
+
+@wrong("2.4", "still kept in C itself")
+def register_tile_without_a_buffer(sch):
+    block = sch.get_sblock("C")
+    *_, k, ii, _ = sch.get_loops(block)
+    sch.unroll(ii)
+    sch.decompose_reduction(block, k)
+
+
+@wrong("2.4", "The copy to C stands after all the loops")
+def register_tile_with_the_copy_left_behind(sch):
+    register_tile_but(sch, copy_at=None)
+
+
+@wrong("2.4", "The copy to C stands in loop i_0, outside of j_0")
+def register_tile_with_the_copy_in_io(sch):
+    register_tile_but(sch, copy_at=lambda outer, k, ii: outer[0])
+
+
+@wrong("2.4", "The copy to C stands inside of k")
+def register_tile_with_the_copy_in_k(sch):
+    register_tile_but(sch, copy_at=lambda outer, k, ii: k)
+
+
+@wrong("2.4", "reverse_compute_at.")
+def register_tile_with_compute_at(sch):
+    block = sch.get_sblock("C")
+    *outer, _, _, _ = sch.get_loops(block)
+    sch.compute_at(sch.cache_write(block, 0, "local"), outer[-1])
+
+
+@wrong("2.4", "The block to be moved is the copy")
+def register_tile_moving_the_product(sch):
+    block = sch.get_sblock("C")
+    *outer, _, _, _ = sch.get_loops(block)
+    sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(block, outer[-1])
+
+
+@wrong("2.4", "The zeroing `if k == 0` is still tested")
+def register_tile_without_decompose(sch):
+    register_tile_but(sch, decompose_at=None)
+
+
+@wrong("2.4", "The zeroing stands in loop i_0, before j_0")
+def register_tile_decomposed_at_jo(sch):
+    register_tile_but(sch, decompose_at=lambda outer, k: outer[-1])
+
+
+@wrong("2.4", "The zeroing stands before i_0")
+def register_tile_decomposed_at_io(sch):
+    register_tile_but(sch, decompose_at=lambda outer, k: outer[0])
+
+
+@wrong("2.4", "for every k the sum would start again from 0")
+def register_tile_decomposed_at_ii(sch):
+    block = sch.get_sblock("C")
+    *_, ii, _ = sch.get_loops(block)
+    sch.cache_write(block, 0, "local")
+    sch.decompose_reduction(block, ii)
+
+
+@wrong("2.4", "The loops of the zeroing are serial and vectorized")
+def register_tile_decomposed_before_unrolling(sch):
+    block = sch.get_sblock("C")
+    *outer, k, ii, _ = sch.get_loops(block)
+    copy = sch.cache_write(block, 0, "local")
+    sch.decompose_reduction(block, k)
+    sch.reverse_compute_at(copy, outer[-1])
+    *_, row, column = sch.get_loops(copy)
+    sch.unroll(row)
+    sch.vectorize(column)
+    sch.unroll(ii)
+
+
+@wrong("2.4", "cache_write comes before decompose_reduction")
+def register_tile_decomposed_before_caching(sch):
+    block = sch.get_sblock("C")
+    *_, k, _, _ = sch.get_loops(block)
+    sch.decompose_reduction(block, k)
+    sch.cache_write(block, 0, "local")
+
+
+@wrong("2.4", 'no block named "C" now, only "C_init", "C_update"')
+def register_tile_looking_for_the_block_too_late(sch):
+    *_, k, _, _ = loops(sch)
+    sch.decompose_reduction(sch.get_sblock("C"), k)
+    sch.cache_write(sch.get_sblock("C"), 0, "local")
+
+
+@wrong("2.4", "The rows of the tile (loop i_1) are not unrolled")
+def register_tile_without_unroll(sch):
+    register_tile_but(sch, tile_kind=None)
+
+
+@wrong("2.4", "its 40 iterations would be written out")
+def register_tile_with_k_unrolled(sch):
+    sch.unroll(loops(sch)[2])
+    register_tile_but(sch)
+
+
+@wrong("2.4", "Loop j_1 is unrolled, no longer vectorized")
+def register_tile_with_everything_unrolled(sch):
+    sch.unroll(loops(sch)[4])
+    register_tile_but(sch)
+
+
+@wrong("2.4", "The innermost loop of the copy to C (ax1) is serial")
+def register_tile_with_a_serial_copy(sch):
+    register_tile_but(sch, copy_kinds=(None, None))
+
+
+@wrong("2.4", "The rows of the copy to C (loop ax0) are serial")
+def register_tile_with_a_copy_that_is_not_unrolled(sch):
+    register_tile_but(sch, copy_kinds=(None, "vectorize"))
+
+
+@wrong("2.4", "expected two, as the tile has")
+def register_tile_with_a_fused_copy(sch):
+    register_tile_but(sch, copy_kinds=(None, None))
+    copy = sch.get_sblock("C_local" if "C_pad" not in str(sch.mod) else "C_pad_local")
+    sch.vectorize(sch.fuse(*sch.get_loops(copy)[-2:]))
+
+
+@wrong("2.4", "there is another new buffer, C_global")
+def register_tile_and_one_more_buffer(sch):
+    sch.cache_write(sch.get_sblock("C"), 0, "global")
+    register_tile_but(sch)
+
+
+@wrong("2.4", "around the tile, only the outermost loop has a kind")
+def register_tile_with_jo_parallel_too(sch):
+    sch.parallel(loops(sch)[1])
+    register_tile_but(sch)
+
+
+@wrong("2.4", "no longer parallel")
+def register_tile_by_one_thread(sch):
+    io, jo, *_ = loops(sch)
+    sch.fuse(io, jo)  # makes a new loop, which is serial
+    register_tile_but(sch)
+
+
+@wrong("2.4", "2.3 may also have fused io and jo")
+def register_tile_for_five_loops_only(sch):
+    _, jo, _, _, _ = loops(sch)
+    register_tile_but(sch, copy_at=lambda outer, k, ii: jo)
+
+
+@wrong("2.4", "block C writes 1 buffer(s), counted from 0; there is no number 1")
+def register_tile_of_buffer_number_one(sch):
+    sch.cache_write(sch.get_sblock("C"), 1, "local")
+
+
+# ----------------------------------------------------------------------------------------- 2.5 pack
+
+
+@right("2.5")
+def pack_by_the_write_side_of_the_copy(sch, columns):
+    copy = sch.cache_read(sch.get_sblock("C_update"), 2, "global")
+    sch.transform_layout(copy, ("write", 0), lambda k, j: (j // columns, k, j % columns))
+    k, j = sch.get_loops(copy)
+    panel, column = sch.split(j, [None, columns])
+    sch.reorder(panel, k)
+    sch.vectorize(column)
+    sch.parallel(panel)
+
+
+@right("2.5")
+def pack_loops_first_layout_last(sch, columns):
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    k, j = sch.get_loops(copy)
+    sch.reorder(j, k)
+    panel, column = sch.split(j, [None, columns])
+    sch.reorder(k, column)
+    sch.parallel(panel)
+    sch.vectorize(column)
+    sch.transform_layout(
+        product, "B_global" if _has_buffer(sch, "B_global") else "B_pad_global", _panels(columns)
+    )
+
+
+@right("2.5")
+def pack_by_transforming_the_copy_itself(sch, columns):
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    sch.transform_layout(product, ("read", 2), lambda k, j: [j // columns, k, j % columns])
+    sch.transform_block_layout(copy, lambda k, j: (j // columns, k, j % columns))
+    panel, _, column = sch.get_loops(copy)
+    sch.parallel(panel)
+    sch.vectorize(column)
+
+
+def _panels(columns):
+    return lambda k, j: (j // columns, k, j % columns)
+
+
+def _has_buffer(sch, name):
+    return any(region.source.name == name for region in sch.get(sch.get_sblock("C_update")).reads)
+
+
+def pack_but(
+    sch,
+    columns,
+    layout=_panels,
+    number=2,
+    scope="global",
+    order=("panel", "k", "column"),
+    kinds=(("panel", "parallel"), ("column", "vectorize")),
+):
+    """The reference, with one thing changed."""
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, number, scope)
+    if layout is not None:
+        sch.transform_layout(product, ("read", number), layout(columns))
+    k, j = sch.get_loops(copy)
+    panel, column = sch.split(j, [None, columns])
+    named = {"panel": panel, "k": k, "column": column}
+    sch.reorder(*(named[name] for name in order))
+    for name, kind in kinds:
+        getattr(sch, kind)(named[name])
+
+
+@wrong("2.5", "the loop nest is what it was before")
+def pack_nothing(sch, columns):
+    sch.get_sblock("C_update")
+
+
+@wrong("2.5", "C_update now reads A from a copy, A_global, and B as it lies")
+def pack_a(sch, columns):
+    copy = sch.cache_read(sch.get_sblock("C_update"), 1, "global")
+    row, _ = sch.get_loops(copy)
+    sch.parallel(row)
+
+
+@wrong("2.5", "C_local is written by 2 blocks")
+def pack_the_sum(sch, columns):
+    pack_but(sch, columns, number=0)
+
+
+@wrong("2.5", "block C_update reads 3 buffer(s), counted from 0; there is no number 3")
+def pack_counting_from_one(sch, columns):
+    pack_but(sch, columns, number=3)
+
+
+@wrong("2.5", 'no block named "C" now')
+def pack_for_the_block_c(sch, columns):
+    sch.cache_read(sch.get_sblock("C"), 2, "global")
+
+
+@wrong("2.5", 'B_local is in scope "local"')
+def pack_into_registers(sch, columns):
+    pack_but(sch, columns, scope="local")
+
+
+@wrong("2.5", "changed the shape of B itself")
+def pack_b_where_it_lies(sch, columns):
+    sch.transform_layout(sch.get_sblock("C_update"), ("read", 2), _panels(columns))
+
+
+@wrong("2.5", "transform_layout is missing")
+def pack_in_the_same_layout(sch, columns):
+    pack_but(sch, columns, layout=None)
+
+
+@wrong("2.5", "kept at B_global[k, j //")
+def pack_with_k_outside(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (k, j // columns, j % columns))
+
+
+@wrong("2.5", ", k]; expected [j //")
+def pack_transposed(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j // columns, j % columns, k))
+
+
+@wrong("2.5", "kept at B_global[j, k];")
+def pack_as_a_plain_transpose(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j, k))
+
+
+@wrong("2.5", "kept at B_global[j % 3, k, j // 3]")
+def pack_every_third_column_together(sch, columns):
+    # The shape is right; but the columns of a panel are not neighbours in B.
+    panels = int(sch.get(sch.get_sblock("C_update")).reads[2].source.shape[1]) // columns
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j % panels, k, j // panels))
+
+
+@wrong("2.5", "kept at B_global[k // ")
+def pack_rows_instead_of_columns(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (k // 8, j, k % 8))
+
+
+@wrong("2.5", "take the argument columns")
+def pack_with_the_columns_of_this_machine(sch, columns):
+    from tvm_practice.common.target import register_tile
+
+    pack_but(sch, register_tile()[1])
+
+
+@wrong("2.5", "which has room for more elements than there are")
+def pack_panels_of_a_width_that_does_not_divide(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j // 36, k, j % 36))
+
+
+@wrong("2.5", "TVM does not check that the lambda keeps all elements apart")
+def pack_without_the_column(sch, columns):
+    # The columns of a panel lie on top of each other: TVM accepts it, and computes something else.
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j // columns, k))
+
+
+@wrong("2.5", "the lambda must take one index for each dimension")
+def pack_with_a_lambda_of_three(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda panel, k, column: (panel, k, column))
+
+
+@wrong("2.5", "indices are divided with `//`")
+def pack_with_a_true_division(sch, columns):
+    pack_but(sch, columns, layout=lambda columns: lambda k, j: (j / columns, k, j % columns))
+
+
+def _pack_in(sch, columns, number):
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    sch.transform_layout(product, ("read", 2), _panels(columns))
+    sch.compute_at(copy, sch.get_loops(product)[number])
+
+
+@wrong("2.5", "The copy stands inside of i_0")
+def pack_again_for_every_row_of_tiles(sch, columns):
+    _pack_in(sch, columns, 0)
+
+
+@wrong("2.5", "The copy stands inside of j_0")
+def pack_again_for_every_tile(sch, columns):
+    _pack_in(sch, columns, 1)
+
+
+@wrong("2.5", "The copy stands inside of k")
+def pack_again_for_every_k(sch, columns):
+    _pack_in(sch, columns, 2)
+
+
+@wrong("2.5", "it still runs through B row by row")
+def pack_with_the_loops_left_alone(sch, columns):
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    sch.transform_layout(product, ("read", 2), _panels(columns))
+    k, j = sch.get_loops(copy)
+    sch.parallel(k)
+    sch.vectorize(j)
+
+
+@wrong("2.5", "j is split, but k is still outside of the panel")
+def pack_without_reorder(sch, columns):
+    pack_but(sch, columns, order=("k", "panel", "column"))
+
+
+@wrong("2.5", "The copy's loops ax1_0, ax1_1, ax0 have extents")
+def pack_with_k_innermost(sch, columns):
+    pack_but(
+        sch,
+        columns,
+        order=("panel", "column", "k"),
+        kinds=(("panel", "parallel"), ("k", "vectorize")),
+    )
+
+
+@wrong("2.5", "The copy's loops ax1_0, ax0, ax1_1 have extents")
+def pack_with_the_split_turned_round(sch, columns):
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    sch.transform_layout(product, ("read", 2), _panels(columns))
+    k, j = sch.get_loops(copy)
+    panel, column = sch.split(j, [columns, None])
+    sch.reorder(panel, k, column)
+    sch.parallel(panel)
+    sch.vectorize(column)
+
+
+@wrong("2.5", "The copy's loops ax1_1, ax0, ax1_0 have extents")
+def pack_with_split_and_result_turned_round(sch, columns):
+    # Extents as expected; but the vectors gather every third column and scatter them.
+    product = sch.get_sblock("C_update")
+    copy = sch.cache_read(product, 2, "global")
+    sch.transform_layout(product, ("read", 2), _panels(columns))
+    k, j = sch.get_loops(copy)
+    column, panel = sch.split(j, [columns, None])
+    sch.reorder(panel, k, column)
+    sch.parallel(panel)
+    sch.vectorize(column)
+
+
+@wrong("2.5", "The copy's innermost loop ax1_1, along a row of B and of the panel, is serial")
+def pack_without_vectors(sch, columns):
+    pack_but(sch, columns, kinds=(("panel", "parallel"),))
+
+
+@wrong("2.5", "The copy is done by one thread alone")
+def pack_by_one_thread(sch, columns):
+    pack_but(sch, columns, kinds=(("column", "vectorize"),))
+
+
+@wrong("2.5", "Loop ax0 of the copy is parallel")
+def pack_with_k_parallel(sch, columns):
+    pack_but(sch, columns, kinds=(("k", "parallel"), ("column", "vectorize")))
+
+
+@wrong("2.5", "Loop ax0 of the copy is unrolled")
+def pack_with_k_unrolled(sch, columns):
+    pack_but(sch, columns, kinds=(("panel", "parallel"), ("k", "unroll"), ("column", "vectorize")))
+
+
+@wrong(
+    "2.5", "or the layout of its result, are not as 2.4 left them: now i_0, j_0, k, i_1, j_1 (i_0"
+)
+def pack_the_register_tile_too(sch, columns):
+    pack_but(sch, columns)
+    sch.transform_layout(sch.get_sblock("C_update"), ("write", 0), lambda i, j: (j, i))
+
+
+@wrong("2.5", "k is unrolled, i_1 is unrolled")
+def pack_and_unroll_k(sch, columns):
+    pack_but(sch, columns)
+    sch.unroll(sch.get_loops(sch.get_sblock("C_update"))[2])
