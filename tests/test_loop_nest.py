@@ -1,4 +1,4 @@
-"""What loop_nest prints and reports: what learners see, and what the checks of schedules believe."""
+"""What loop_nest prints and reports: what learners see, what the checks of schedules believe."""
 
 from __future__ import annotations
 

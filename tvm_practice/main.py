@@ -121,8 +121,7 @@ class Session:
             outcome = self.grade(exercise_id, LEARNER)
             self.outcomes.append(outcome)
             show.heading(f"{exercise_id}  {known.title}", outcome.state)
-            if outcome.state == "wrong":
-                self._tell(outcome)
+            self._tell(outcome)
             if outcome.state != "right":
                 show.line(
                     f"  {known.place}: yours to write (--hint {exercise_id} helps). The reference "
@@ -134,15 +133,16 @@ class Session:
         return whose
 
     def _tell(self, outcome: Any) -> None:
-        """What a wrong answer did: the tutor's sentence, its loop nest, and the end of what it
-        printed."""
-        show.diagnosis(outcome.sentence)
-        for before, after in outcome.nests:
-            show.line("  your loop nest", "dim")
-            show.nest(after, before)
-        if outcome.printed.strip():
+        """What the learner's body did: the tutor's sentence and the loop nest if it is wrong, and
+        in any case the end of what it printed."""
+        if outcome.state == "wrong":
+            show.diagnosis(outcome.sentence)
+            for before, after in outcome.nests:
+                show.line("  your loop nest", "dim")
+                show.nest(after, before)
+        if printed := outcome.printed.strip():
             show.line("  it printed, at the end:", "dim")
-            show.code("\n".join(outcome.printed.strip().splitlines()[-5:]), "text")
+            show.code("\n".join(printed.splitlines()[-5:]), "text")
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 300) -> Any:
         """Run a function in a worker process and return its result."""

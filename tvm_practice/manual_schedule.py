@@ -13,13 +13,16 @@ wrong (2.5 meets the one exception of this phase), and you may try anything.
     block = sch.get_sblock("C")         the computation named "C": the statement, without its loops
     loops = sch.get_loops(block)        the loops around it, from the outermost inwards
 
-    sch.split(loop, [None, 32])         one loop becomes two, the inner of extent 32; returns the outer, then the inner
+    sch.split(loop, [None, 32])         one loop becomes two, the inner of extent 32; returns the
+                                        outer, then the inner
     sch.reorder(a, b, c)                these loops stand in this order
     sch.vectorize(loop)                 the whole loop becomes vector instructions
     sch.parallel(loop)                  its iterations are shared out among the threads
     sch.unroll(loop)                    its body is written out for every iteration
-    sch.cache_write(block, 0, "local")  the block writes to a small buffer, and a new block copies that out
-    sch.cache_read(block, 1, "global")  a new block copies input number 1 (of 0, 1, ...) to a buffer, and the block reads that
+    sch.cache_write(block, 0, "local")  the block writes to a small buffer, and a new block copies
+                                        that out
+    sch.cache_read(block, 1, "global")  a new block copies input number 1 (of 0, 1, ...) to a
+                                        buffer, and the block reads that
 
 Loop numbers in TVM's names: splitting i gives i_0 (outer) and i_1 (inner). The prose below calls
 them io and ii.
@@ -53,13 +56,13 @@ def schedule_vector_add(sch: Schedule, pieces: int, lanes: int) -> None:
     """Share `pieces` pieces among the threads, and add `lanes` elements at a time."""
     block = sch.get_sblock("C")
     (i,) = sch.get_loops(block)
-    piece, vector, lane = sch.split(i, [pieces, None, lanes])  # None: whatever is left
+    piece, _, lane = sch.split(i, [pieces, None, lanes])  # None: whatever is left
     sch.parallel(piece)
     sch.vectorize(lane)
 
 
 # Run this file and look at the loop nest before and after. Where n is no multiple of pieces *
-# lanes, TVM has put a guard around the statement: `split` rounds up, and the guard skips what is
+# lanes, TVM puts a guard around the statement: `split` rounds up, and the guard skips what is
 # too much. The result is right for every n.
 
 # ------------------------------------------------------------------------------ the matrix multiply
@@ -121,8 +124,8 @@ def pad(sch: Schedule) -> None:
 #
 #     for io, jo:                                 which tile of C
 #         for k:                                  for every k ...
-#             for ii in range(rows):              ... the tile is updated by a column of A times a row of B
-#                 for ji in range(columns):
+#             for ii in range(rows):              ... the tile is updated by a column of A
+#                 for ji in range(columns):       times a row of B
 
 
 @exercise("2.1", "Tile the loop nest")

@@ -118,8 +118,8 @@ def bias_relu(M: int, N: int) -> list[te.Tensor]:
 #     total[i]     = sum over j of e[i, j]
 #     Y[i, j]      = e[i, j] / total[i]
 #
-# te.max with axis=... reduces, like te.sum. A reduction axis belongs to one reduction: declare a
-# new one for the next.
+# te.max with axis=... reduces, like te.sum. Give each reduction an axis of its own: two loops that
+# have nothing to do with each other should not share a name.
 
 
 @exercise("1.3", "Row softmax, stable for large values")

@@ -59,7 +59,7 @@ class Trial:
         self.rng = np.random.default_rng(self.seed)
 
     def call(self, body: Callable[..., Any], *arguments: Any) -> Any:
-        """body(*arguments); whatever it raises becomes a sentence with the line it was raised on."""
+        """body(*arguments); what it raises becomes a sentence with the line it was raised on."""
         try:
             return body(*arguments)
         except (exercise.BrokenAnswer, Wrong):
@@ -103,7 +103,7 @@ def check(exercise_id: str, hints: tuple[str, str, str]) -> Callable[[Callable],
 
 
 def check_of(exercise_id: str) -> Check:
-    """The check of an exercise. Imports the lesson and TVM, so it is called in a worker or a test."""
+    """The check of an exercise. Imports the lesson and TVM: to be called in a worker or test."""
     exercise.load_lesson(exercise.catalogue()[exercise_id].phase)
     return _check(exercise_id)
 

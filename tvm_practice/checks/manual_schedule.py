@@ -463,7 +463,7 @@ def _assert_register_tile(old: Block, after: LoopNest) -> None:
 
 
 def _assert_tile_kinds(old: Block, block: Block, copy: Block, zero: Block) -> None:
-    """In all three blocks the tile's rows are unrolled, its columns vectorized, and nothing else."""
+    """In all three blocks the tile's rows are unrolled, its columns vectorized, nothing else."""
     if shape_of(block, 2) != shape_of(old, 2):
         raise Wrong(
             f"The loops around the product are now {block.order()}; the tile's own, ii and ji,"

@@ -112,7 +112,11 @@ def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
         if mark is None:
             continue
         last = definition + 1
-        while last < len(lines) and _STILL_INSIDE.match(lines[last]):
+        while (
+            last < len(lines)
+            and _STILL_INSIDE.match(lines[last])
+            and not _STARTS.match(lines[last])
+        ):
             last += 1
         name = _DEFINITION.match(lines[definition])[1]  # type: ignore[index]
         where = Exercise(mark[2], mark[4], phase, name, definition + 1)

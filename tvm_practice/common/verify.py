@@ -1,7 +1,8 @@
 """Right or wrong: numbers against a float64 reference, and structure on the scheduled TensorIR.
 
-A check never accepts by accident: inputs are random and non-square, outputs are filled with NaN before the call, inputs
-are compared after it, and the tolerance follows from the length of the reduction and the dtype.
+A check never accepts by accident: inputs are random and non-square, outputs are filled with NaN
+before the call, inputs are compared after it, and the tolerance follows from the length of the
+reduction and the dtype.
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ from typing import Any
 
 import numpy as np
 
-# A rounding error analysis that treats errors as random (Higham & Mary 2019, SIAM J. Sci. Comput. 41(5)) bounds
-# the error of an n-term sum by lambda * sqrt(n) * u * sum|terms|, with a chance of failure per element of about
+# A rounding error analysis that treats errors as random (Higham & Mary 2019, SIAM J. Sci. Comput.
+# 41(5)) bounds
+# the error of an n-term sum by lambda * sqrt(n) * u * sum|terms|, with a chance of failure per
+# element of about
 # 2 * exp(-lambda^2 / 2): below 1e-7 for lambda = 6.
 LAMBDA = 6.0
+# Relative to the sum of the terms' absolute values; bfloat16, the coarsest type in use, rounds by
+# 2^-9.
+NEAR = 2.0**-8
 
 
 class Wrong(Exception):
-    """A wrong answer. The message is what a tutor would say: what was called, what came back, what was expected."""
+    """A wrong answer. The message is what a tutor would say: what was called, what came back, what
+    was expected."""
 
 
 def tolerance(magnitude: np.ndarray, terms: int, dtype: str = "float32") -> np.ndarray:
     """The largest error a right answer may have, elementwise.
 
-    magnitude: sum of the absolute values of the terms of each element; terms: how many roundings reach it.
+    magnitude: sum of the absolute values of the terms of each element; terms: how many roundings
+    reach it.
     """
     unit_roundoff = np.finfo(dtype).eps / 2
     smallest = np.finfo(dtype).tiny
@@ -46,8 +54,8 @@ def assert_close(
 ) -> None:
     """Raise Wrong unless every element of `got` is `want` within tolerance(magnitude, terms).
 
-    reasons: pairs of (a result that a known mistake gives, the sentence that names the mistake); the first that
-    matches is added to the message.
+    reasons: pairs of (a result that a known mistake gives, the sentence that names the mistake);
+    the first that matches is added to the message.
     """
     if got.shape != want.shape:
         raise Wrong(f"{what} has shape {got.shape}; expected {want.shape}.")
@@ -60,9 +68,10 @@ def assert_close(
                 f"no element of {what} was written: the output still holds its initial NaN."
             )
         raise Wrong(
-            f"{count} of {got.size} elements of {what} are not finite; the first is {_element(what, where)} = "
-            f"{got[where]}, expected {want[where]:.6g}. Either they were never written, or the arithmetic overflowed."
-            + _reason(got, reasons, allowed)
+            f"{count} of {got.size} elements of {what} are not finite; the first is "
+            f"{_element(what, where)} = "
+            f"{got[where]}, expected {want[where]:.6g}. Either they were never written, or the "
+            "arithmetic overflowed." + _reason(got, reasons, allowed)
         )
     if want.any() and not got.any():
         raise Wrong(f"{what} is zero everywhere; nothing was computed into it.")
@@ -71,9 +80,18 @@ def assert_close(
         return
     where = tuple(int(i) for i in np.argwhere(difference > allowed)[0])
     count = int((difference > allowed).sum())
+    reason = _reason(got, reasons, allowed)
+    if not reason and (difference <= NEAR * magnitude).all():
+        reason = (
+            " All are near, but further off than float32 rounding explains: did a number lose "
+            "digits on "
+            "the way, in a narrower type or in a constant?"
+        )
     raise Wrong(
-        f"{count} of {got.size} elements of {what} are wrong; the first is {_element(what, where)} = {got[where]:.6g}, "
-        f"expected {want[where]:.6g}." + _reason(got, reasons, allowed)
+        f"{count} of {got.size} elements of {what} are wrong; the first is "
+        f"{_element(what, where)} "
+        "= "
+        f"{got[where]:.6g}, expected {want[where]:.6g}.{reason}"
     )
 
 
@@ -118,16 +136,18 @@ def run_all(
     inputs: Sequence[np.ndarray],
     outputs: Sequence[tuple[tuple[int, ...], str]],
 ) -> list[np.ndarray]:
-    """Call a compiled TVM function `function(*inputs, *outputs)` and return the outputs, which held NaN before.
+    """Call a compiled TVM function `function(*inputs, *outputs)` and return the outputs, which held
+    NaN before.
 
-    outputs: (shape, dtype) of each. Every tensor lies between two guard zones of NaN. Raises Wrong if the call wrote
-    outside its outputs or into an input, and OutsideMemory if a result came from memory outside the tensors, which is then
-    NaN where another run would find anything.
+    outputs: (shape, dtype) of each. Every tensor lies between two guard zones of NaN. Raises Wrong
+    if the call wrote outside its outputs or into an input, and OutsideMemory if a result came from
+    memory outside the tensors, which is then NaN where another run would find anything.
     """
     results = _call(function, inputs, outputs, poison=np.nan, guard=np.nan)
     missing = any(np.isnan(array).any() for array in results)
     if missing and all(np.isfinite(array).all() for array in inputs):
-        # NaN has three sources. Where it goes away with another poison, the element was never written; where it goes
+        # NaN has three sources. Where it goes away with another poison, the element was never
+        # written; where it goes
         # away with another guard, it was read from outside; what stays is arithmetic, such as 0/0.
         guarded = _call(function, inputs, outputs, poison=POISON, guard=np.nan)
         unguarded = _call(function, inputs, outputs, poison=POISON, guard=1.0)
@@ -136,7 +156,9 @@ def run_all(
             if len(outside):
                 where = ", ".join(str(int(i)) for i in outside[0])
                 raise OutsideMemory(
-                    f"{len(outside)} of {one.size} elements of the output, the first at [{where}], are computed from "
+                    f"{len(outside)} of {one.size} elements of the output, the first at "
+                    f"[{where}], "
+                    "are computed from "
                     "memory outside the inputs."
                 )
     return results
@@ -199,7 +221,8 @@ class OutsideRead:
     def sentence(self) -> str:
         of = f"dimension {self.dimension} of {self.tensor}" if self.dimension else self.tensor
         told = (
-            f"The index `{self.index}` into {of} runs from {self.lowest} to {self.highest}, but only 0 to {self.size - 1} "
+            f"The index `{self.index}` into {of} runs from {self.lowest} to {self.highest}, but "
+            f"only 0 to {self.size - 1} "
             "exist there."
         )
         plain = self.index.isidentifier() and self.highest > self.size
@@ -215,8 +238,8 @@ _OUTSIDE = re.compile(
 def reads_outside(function: Any) -> list[OutsideRead]:
     """Where TVM's analysis finds an index beyond a dimension.
 
-    It is a reason to give for numbers that are wrong, no verdict: the analysis follows a condition such as `i > 0`, but not
-    every condition that a right answer may use.
+    It is a reason to give for numbers that are wrong, no verdict: the analysis follows a condition
+    such as `i > 0`, but not every condition that a right answer may use.
     """
     import tvm
     from tvm import s_tir

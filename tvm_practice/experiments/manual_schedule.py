@@ -41,7 +41,7 @@ def _vector_add(session) -> None:
         PEAK_TRIAD,
     ]
     measured = session.compare(candidates, what="vector addition")
-    roof = measured[PEAK_TRIAD.name].gbytes
+    roof = measured.peak_gbytes
     rows = []
     for name in ("default loop", "scheduled"):
         figure = measured[name]

@@ -81,13 +81,13 @@ def _headline(measured: Comparison) -> str:
     for name in ("NumPy", "torch"):
         if name in measured:
             verdict = measured.verdict(BEST, name)
-            against = (
-                "cannot tell from"
+            word = (
+                verdict.word
                 if verdict.word == "cannot tell"
-                else f"{_times(verdict)} {verdict.word} than"
+                else f"{_times(verdict)} {verdict.word}"
             )
-            told.append(f"{against} {name}")
-    return f"packed is {', '.join(told)}" if told else ""
+            told.append(f"{name}: {word}")
+    return f"packed against {', '.join(told)}" if told else ""
 
 
 def _times(verdict) -> str:
