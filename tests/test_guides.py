@@ -5,8 +5,8 @@ A document's ```python blocks of one level-2 section share a namespace, and a se
 process of its own. What a block prints stands in a ```text block directly below it. After a change
 that is meant to be seen:
 
-    python tests/test_guides.py --update                     run every block, and write what it prints
-    python tests/test_guides.py --update LEARNING_GUIDE.md   into all documents, or into the ones named
+    python tests/test_guides.py --update                     run every block, write what it prints
+    python tests/test_guides.py --update LEARNING_GUIDE.md   into all documents, or those named
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-import pytest
+import pytest  # noqa: E402 - the path comes first when this file is the program
 
-from tvm_practice.common.worker import WorkerFailed, call
+from tvm_practice.common.worker import WorkerFailed, call  # noqa: E402
 
 DOCUMENTS = [
     path
@@ -107,7 +107,7 @@ def sections(path: Path) -> dict[str, list[Example]]:
 
 
 def run_blocks(path: str, blocks: list[tuple[int, str]]) -> tuple[list[str], str | None]:
-    """In a worker: what each (first line, code) prints, until one raises, and then its traceback."""
+    """In a worker: what each (first line, code) prints, until one raises; then its traceback."""
     namespace = {"__name__": "guide"}
     printed = []
     for first, code in blocks:
@@ -117,8 +117,8 @@ def run_blocks(path: str, blocks: list[tuple[int, str]]) -> tuple[list[str], str
             # document.
             compiled = compile("\n" * first + code, path, "exec", dont_inherit=True)
             with redirect_stdout(out):
-                exec(compiled, namespace)  # noqa: S102 - the guide's own code
-        except Exception:  # noqa: BLE001 - whatever it is, the test shows it
+                exec(compiled, namespace)
+        except Exception:
             return printed, traceback.format_exc()
         printed.append("\n".join(line.rstrip() for line in out.getvalue().splitlines()))
     return printed, None
@@ -213,7 +213,7 @@ def spans(text: str) -> list[str]:
 
 
 def named_today() -> list[tuple[int, str]]:
-    """(line, code) of all inline code outside of fences, except for the classic names of the table."""
+    """(line, code) of all inline code outside of fences, but for the classic names of the table."""
     rows = {row.line: row for row in table()}
     found, fenced = [], False
     for number, line in enumerate(GUIDE.read_text().splitlines(), 1):
@@ -356,7 +356,7 @@ class _Names:
 
     @staticmethod
     def _member(path: Path, name: str):
-        """A module's submodule, or the definition of a name, read from its file without running it."""
+        """A module's submodule, or the definition of a name, read from its file, not run."""
         if path.is_dir() and ((path / name).is_dir() or (path / f"{name}.py").is_file()):
             return path / name
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -483,7 +483,7 @@ def test_every_row_of_the_table_names_what_to_use_today() -> None:
 
 
 def test_what_the_table_calls_gone_is_gone() -> None:
-    """A classic name may only exist today where its row says that it is unchanged, or still there."""
+    """A classic name may only exist today where its row says so."""
     lines = classic_names()
     wrong = [f"{GUIDE.name}:{lines[name]}: {name} still exists" for name in answers()[2]]
     assert not wrong, "\n".join(wrong)

@@ -19,13 +19,9 @@ def figure(name: str, samples: np.ndarray) -> Figure:
     return Figure(name, tuple(samples), 1, flops=1e9, bytes=0.0, verified=True)
 
 
-def noisy_rounds(rng: np.random.Generator, rounds: int, noise: float) -> np.ndarray:
-    """Samples with a drift that both competitors of a round share, and skewed noise of their own."""
-    drift = 1 + 0.3 * rng.random(rounds)
-    return drift * (1 + noise * rng.exponential(size=rounds))
-
-
 def verdicts(difference: float, rounds: int, trials: int = 2000, noise: float = 0.02) -> list[str]:
+    """The words for two competitors whose times differ by `difference`: each round has a drift that
+    both share, and skewed noise of their own."""
     rng = np.random.default_rng(5)
     words = []
     for _ in range(trials):

@@ -26,9 +26,7 @@ from tvm_practice.common.exercise import (
     LEARNER,
     PHASES,
     REFERENCE,
-    BrokenLesson,
     exercises_of,
-    load_lesson,
 )
 
 ROOT = Path(__file__).resolve().parent.parent

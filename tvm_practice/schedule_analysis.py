@@ -13,7 +13,7 @@ So the measurements of this course are made like this (common/timing.py):
   - every competitor runs in a process of its own, with the same number of threads;
   - they run in rounds, A B C A B C: whatever slows the machine for a second slows all of them;
   - a sample is as many calls as last some hundredths of a second, after a few that do not count;
-  - what is reported is the median over the rounds; what is compared are the ratios within each round;
+  - what is reported is the median over the rounds; what is compared are the ratios within each;
   - "faster" is said only if the ratios say so with 95% confidence. Else: cannot tell.
 
 Your part is what comes before and after: to build what is compared, and to turn seconds into

@@ -13,7 +13,7 @@ Three functions make a tensor expression:
 
     te.placeholder(shape, name=...)      a tensor that will be given: an input
     te.compute(shape, rule, name=...)    a tensor whose element [i, j, ...] is rule(i, j, ...)
-    te.reduce_axis((0, n), name=...)     an index that runs inside the rule, for te.sum, te.max, te.min
+    te.reduce_axis((0, n), name=...)     an index that runs inside the rule, for te.sum or te.max
 
 Fill in the functions marked TODO, one after the other, and run this file after each. Delete the
 `raise` when you write yours. An exercise you have not solved yet is no error: the reference stands
@@ -42,7 +42,7 @@ def vector_add(n: int) -> list[te.Tensor]:
 #
 #     function = te.create_prim_func([A, B, C])     TensorIR: a loop over i around a block named "C"
 #     executable = tvm.compile(function, target)    machine code, through LLVM
-#     executable["main"](a, b, c)                   runs it: the output is passed in, like the inputs
+#     executable["main"](a, b, c)                   runs it: the output is passed in, as inputs are
 #
 # The loop `for i in range(n)` is only the default. That every i may be computed in any order, or
 # all at once, is known from the expression: a schedule can use it, and needs no analysis to prove

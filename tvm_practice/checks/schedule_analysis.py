@@ -4,6 +4,7 @@ holds from there on."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import mean, median
 
 from tvm_practice.checks import Trial, check
@@ -87,7 +88,7 @@ def build_variants(body: Callable, trial: Trial) -> None:
                 "A Schedule changes in place; give each variant a copy()."
             )
         names = list(variants)
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in pairwise(names):
             if variants[first] is variants[second]:
                 raise Wrong(
                     f"{call}: {first!r} and {second!r} are one and the same schedule, so the "
@@ -125,8 +126,9 @@ def _watched(steps: dict[str, Callable]) -> dict[str, Callable]:
     """The steps, each of which refuses a schedule that lacks the steps before it."""
     latest, watched = _naive(), {}
     for name, apply in steps.items():
+        expected = loop_nest(latest.mod)
 
-        def refusing(sch, name=name, apply=apply, before=loop_nest(latest.mod)) -> None:
+        def refusing(sch, name=name, apply=apply, before=expected) -> None:
             got = loop_nest(sch.mod)
             if got.text() != before.text():
                 raise Wrong(
@@ -164,7 +166,8 @@ def comparison_table(body: Callable, trial: Trial) -> None:
             rounds = [typical * float(trial.rng.uniform(0.97, 1.03)) for _ in range(8)]
             samples[name] = [*rounds[:3], typical * 40, *rounds[3:]]  # one round was disturbed
         flops, peak = float(trial.rng.uniform(1e6, 1e9)), float(trial.rng.uniform(50, 500))
-        call = f"comparison_table(samples of {', '.join(names)}, flops={flops:.3g}, peak_gflops={peak:.4g})"
+        given = f"samples of {', '.join(names)}, flops={flops:.3g}, peak_gflops={peak:.4g}"
+        call = f"comparison_table({given})"
         rows = trial.call(body, {name: list(taken) for name, taken in samples.items()}, flops, peak)
         if not isinstance(rows, list | tuple) or not all(
             isinstance(row, lesson.Row) for row in rows
@@ -313,9 +316,15 @@ def _reason(got, speedups, sizes, arguments) -> str:
     _, serial, parallel = arguments
     by_mean = [s for s, a, b in zip(sizes, serial, parallel, strict=True) if mean(b) < mean(a)]
     if winners and got == winners[0] and losers and losers[-1] > got:
-        return " That is the first size at which parallel wins, but it loses again later; the crossover holds from there on."
+        return (
+            " That is the first size at which parallel wins, but it loses again later; the "
+            "crossover holds from there on."
+        )
     if losers and got == losers[-1]:
-        return " That is the last size at which parallel does not win; the crossover is the first at which it does for good."
+        return (
+            " That is the last size at which parallel does not win; the crossover is the first at "
+            "which it does for good."
+        )
     if any(gain == 1 for gain in speedups) and got is not None:
         return " Equally long is not faster."
     if by_mean != winners:

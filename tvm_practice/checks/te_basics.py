@@ -167,7 +167,7 @@ class Declared:
         outputs = [(_shape(stage), str(stage.dtype)) for stage in shown]
         try:
             built = build(te.create_prim_func([*self.inputs, *shown]))
-        except Exception as error:  # noqa: BLE001 - TVM raises several kinds
+        except Exception as error:
             raise Wrong(
                 f"TVM could not compile what {self.call} returned: {_reason(error)}"
             ) from None
@@ -245,7 +245,7 @@ def declared(
     try:
         function = te.create_prim_func(list(tensors))
         trial.show(loop_nest(function))
-    except Exception as error:  # noqa: BLE001 - TVM raises several kinds
+    except Exception as error:
         raise Wrong(
             f"TVM could not make a function of what {call} returned: {_reason(error)}"
         ) from None

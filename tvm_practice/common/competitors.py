@@ -22,7 +22,7 @@ def flops(M: int, N: int, K: int) -> float:
 
 
 def runnable_matmul(schedule_or_module, M: int, N: int, K: int, seed: int) -> Runnable:
-    """Compile "main"(A, B, C), verify its result against float64, and return it ready to be timed."""
+    """Compile "main"(A, B, C), verify its result against float64, and return it to be timed."""
     import tvm
 
     function = build(getattr(schedule_or_module, "mod", schedule_or_module))

@@ -55,7 +55,7 @@ class Exercise:
 
 
 class BrokenAnswer(Exception):
-    """The learner's source of an exercise cannot be read by Python; the message says where and why."""
+    """Python cannot read the learner's source of an exercise; the message says where and why."""
 
 
 class BrokenLesson(Exception):
@@ -89,7 +89,7 @@ _STARTS = re.compile(r"^(?:@|def |class |import |from |# -{20})")
 
 
 def _source(phase: str) -> str:
-    """A lesson file as text, whatever an editor made of its encoding: comments may hold anything."""
+    """A lesson file as text, whatever an editor made of its encoding."""
     return lesson_path(phase).read_text(encoding="utf-8-sig", errors="replace")
 
 
@@ -190,7 +190,7 @@ def load_lesson(phase: str) -> ModuleType:
     sys.modules[name] = module
     setattr(importlib.import_module("tvm_practice"), phase, module)
     try:
-        exec(code, module.__dict__)  # noqa: S102 - this is what loading a lesson means
+        exec(code, module.__dict__)
     except BaseException as error:  # SystemExit too
         del sys.modules[name]
         frames = traceback.extract_tb(error.__traceback__)

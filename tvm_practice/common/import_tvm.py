@@ -11,7 +11,7 @@ _hidden = "torch" not in sys.modules
 if _hidden:
     sys.modules["torch"] = None  # type: ignore[assignment]
 try:
-    import tvm  # noqa: F401
+    import tvm
     import tvm.s_tir
     import tvm.te
     import tvm.topi  # noqa: F401

@@ -124,7 +124,8 @@ def _ladder(session, size: tuple[int, int, int], whose: dict[str, str]) -> Compa
 def _gain(verdict) -> str:
     if verdict.word == "cannot tell":
         return "cannot tell"
-    return f"{show.times(verdict.ratio if verdict.word == 'faster' else 1 / verdict.ratio)} {verdict.word}"
+    ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
+    return f"{show.times(ratio)} {verdict.word}"
 
 
 def _key_question(session, measured: Comparison, whose: dict[str, str]) -> None:

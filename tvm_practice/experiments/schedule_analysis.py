@@ -193,7 +193,7 @@ def make_crossover(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
 def make_variant(
     M: int, N: int, K: int, seed: int, whose: dict[str, str], variant: str
 ) -> Runnable:
-    """One of the variants that the body of exercise 3.1 builds from the steps of phase 2, verified."""
+    """One of the variants that exercise 3.1 builds from the steps of phase 2, verified."""
     ladder = exercise.load_lesson("manual_schedule")
 
     def applying(known: str):
@@ -259,7 +259,7 @@ def draw_variants(
 
 
 def draw_crossover(path: Path, sizes, pairs: list[Comparison], found: int | None) -> None:
-    """Median seconds of the serial and the parallel variant over the size, both axes logarithmic."""
+    """Median seconds of the serial and the parallel variant over the size, both logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,0 +1,528 @@
+"""What "done" means in phase 4: the module computes what the PyTorch model does, and has the
+structure that was asked for.
+
+Numbers are compared with the model in float64, on random inputs, at sizes that tell height from
+width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvm_practice.checks import Trial, check
+from tvm_practice.common import verify
+from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.exercise import load_lesson
+from tvm_practice.common.graph import KERNEL, OPERATOR, SUBGRAPH, Graph, graph
+from tvm_practice.common.target import cpu_target
+from tvm_practice.common.verify import Wrong
+
+if TYPE_CHECKING:
+    import torch
+    from tvm import IRModule
+
+# (model, shape of a batch). The MLP comes first: it is the cheaper one to be wrong about.
+CASES = (("MLP", (3, 784)), ("CNN", (2, 3, 12, 8)))
+
+
+def trained(name: str, trial: Trial) -> torch.nn.Module:
+    """One of the lesson's models, its parameters fresh from the trial's random numbers."""
+    lesson = load_lesson("relay_import")
+    return lesson.pretend_trained(getattr(lesson, name), int(trial.rng.integers(1 << 31)))
+
+
+def expected(model: torch.nn.Module, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """(the model's result in float64, the magnitude of its terms, how many roundings in a row reach
+    it).
+
+    The weights are of either sign, so partial sums grow like the root of the sum of squares, layer
+    after layer. That is the magnitude here: the model once more, with every parameter and every
+    input squared.
+    """
+    import torch
+    from torch import nn
+
+    wide = copy.deepcopy(model).double().eval()
+    squares = copy.deepcopy(wide)
+    roundings = int(np.prod(batch.shape[2:]))  # the CNN's mean; at most
+    for layer in squares.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
+            layer.bias.data = layer.bias**2 + (layer.running_mean * scale) ** 2
+            layer.weight.data = scale**2
+            layer.running_mean.zero_()
+            layer.running_var.fill_(1 - layer.eps)
+            roundings += 4
+        elif isinstance(layer, nn.Linear | nn.Conv2d):
+            for parameter in layer.parameters():
+                parameter.data = parameter**2
+            roundings += layer.weight[0].numel() + 1
+    x = torch.from_numpy(batch).double()
+    with torch.no_grad():
+        return wide(x).numpy(), torch.sqrt(squares(x**2)).numpy(), roundings
+
+
+def run(module: IRModule, batch: np.ndarray) -> np.ndarray:
+    """The result of a module's "main" on a virtual machine."""
+    import tvm
+    from tvm import relax
+
+    machine = relax.VirtualMachine(tvm.compile(module, target=cpu_target()), tvm.cpu())
+    return machine["main"](tvm.runtime.tensor(batch)).numpy()
+
+
+def _module(returned: Any, call: str) -> IRModule:
+    from tvm import IRModule
+
+    if not isinstance(returned, IRModule):
+        raise Wrong(f"{call} returned {_kind(returned)}; expected a Relax module (an IRModule).")
+    if "main" not in [variable.name_hint for variable in returned.get_global_vars()]:
+        raise Wrong(f'{call} returned a module without a function "main".')
+    return returned
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _says(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:200] if lines else ''}"
+
+
+# ---------------------------------------------------------------------------------------------- 4.1
+
+
+@check(
+    "4.1",
+    hints=(
+        (
+            "Two calls, one of PyTorch and one of TVM, both named above; and the model must first "
+            "be put in the mode it is to be deployed in."
+        ),
+        (
+            "`torch.export.export` takes the model and a tuple of its arguments. Of "
+            "`from_exported_program`, the two options decide whether parameters are inputs, and "
+            "whether the result stays wrapped in a tuple."
+        ),
+        (
+            "`program = torch.export.export(model.eval(), (example,))`, then "
+            "`from_exported_program(program, keep_params_as_input=False, "
+            "unwrap_unit_return_tuple=True)`"
+        ),
+    ),
+)
+def import_model(body: Callable, trial: Trial) -> None:
+    import torch
+
+    for name, shape in CASES:
+        model = trained(name, trial)
+        batch = verify.random_array(trial.rng, *shape)
+        parameters = copy.deepcopy(model.state_dict())
+        call = f"import_model({name}(), a batch of {shape})"
+        example = torch.from_numpy(verify.random_array(trial.rng, *shape))
+        try:
+            returned = trial.call(body, model, example)
+        except Wrong as error:
+            if "same datatype" in str(error):
+                raise Wrong(
+                    f"{error} TVM's importer expects float32, which the model and the example "
+                    "have: export them as they are."
+                ) from None
+            raise
+        if isinstance(returned, torch.export.ExportedProgram):
+            raise Wrong(
+                f"{call} returned PyTorch's ExportedProgram; it has still to be translated, by "
+                "from_exported_program."
+            )
+        module = _module(returned, call)
+        _check_interface(graph(module), call, shape)
+        _check_mode(graph(module), call)
+        if any(not torch.equal(parameters[key], now) for key, now in model.state_dict().items()):
+            raise Wrong(f"{call} changed the parameters of the model it was given.")
+        try:
+            got = run(module, batch)
+        except Exception as error:
+            raise Wrong(f"What {call} returned does not run: {_says(error)}") from None
+        want, magnitude, terms = expected(model, batch)
+        if not _holds(module, model):
+            reason = (
+                " The module's constants are not this model's parameters: was another model "
+                "exported, or one of the same class with parameters of its own?"
+            )
+        else:
+            reason = ""
+        try:
+            verify.assert_close(got, want, magnitude, terms, f"the {name}'s result", ())
+        except Wrong as error:
+            raise Wrong(f"{call} does not compute what the model does: {error}{reason}") from None
+
+
+def _check_interface(read: Graph, call: str, shape: tuple[int, ...]) -> None:
+    if len(read.inputs) > 1:
+        others = ", ".join(name for name, _, _ in read.inputs[1:3])
+        raise Wrong(
+            f'{call}: "main" takes {len(read.inputs)} inputs ({read.inputs[0][0]}, {others}, '
+            "...); "
+            "expected one. The parameters were kept as inputs; as constants they can be folded."
+        )
+    if read.returns_tuple:
+        raise Wrong(
+            f'{call}: "main" returns a tuple of one; expected the tensor in it '
+            "(unwrap_unit_return_tuple)."
+        )
+    (_, got, dtype), (_, _, result_dtype) = read.inputs[0], read.result
+    if dtype != "float32" or result_dtype != "float32":
+        raise Wrong(
+            f'{call}: "main" takes {dtype} and returns {result_dtype}; expected float32, which '
+            "the "
+            "model and the example have."
+        )
+    if -1 in got:
+        raise Wrong(
+            f'{call}: "main" takes a shape with an open extent; expected {shape}, the shape of '
+            "the "
+            "example."
+        )
+    if got != shape:
+        raise Wrong(
+            f'{call}: "main" takes {got}; expected {shape}, the shape of the example that was '
+            "given."
+        )
+
+
+def _check_mode(read: Graph, call: str) -> None:
+    training = sum(step.training for step in read.steps)
+    if training:
+        raise Wrong(
+            f"{call}: {training} batch norms are in training mode; they would normalize by the "
+            "statistics of whatever batch comes. Export the model in evaluation mode."
+        )
+
+
+def _holds(module: IRModule, model: torch.nn.Module) -> bool:
+    """Whether each of the model's weights is among the module's constants."""
+    import tvm_ffi
+    from tvm import ir
+
+    constants: list[np.ndarray] = []
+
+    def keep(constant: ir.GenericConst) -> None:
+        if hasattr(constant, "data"):
+            constants.append(constant.data.numpy())
+
+    tvm_ffi.structural_walk(module["main"], (ir.GenericConst, keep))
+    weights = [value.detach().numpy() for key, value in model.named_parameters() if "weight" in key]
+    return all(any(np.array_equal(weight, one) for one in constants) for weight in weights)
+
+
+# ---------------------------------------------------------------------------------------------- 4.2
+
+_PASSES = (
+    "FoldBatchnormToConv2D",
+    "LegalizeOps",
+    "FoldConstant",
+    "AnnotateTIROpPattern",
+    "FuseOps",
+    "FuseTIR",
+)
+
+
+def _recorder() -> Any:
+    """A pass instrument that notes the names of the lesson's passes as they run, in `names`."""
+    import tvm
+
+    @tvm.instrument.pass_instrument
+    class Recorder:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def run_after_pass(self, _: Any, information: Any) -> None:
+            if information.name in _PASSES:
+                self.names.append(information.name)
+
+    return Recorder()
+
+
+@check(
+    "4.2",
+    hints=(
+        (
+            "lower above shows how a pipeline is made and called. One pass looks for the "
+            "operators "
+            "conv2d and batch_norm, one makes kernels of operators, and four look for kernels."
+        ),
+        (
+            "First the pass that looks for operators, then LegalizeOps. Constants are folded "
+            "while "
+            "every kernel still does one thing. FuseOps reads the classes, FuseTIR the groups."
+        ),
+        (
+            "FoldBatchnormToConv2D, LegalizeOps, FoldConstant, AnnotateTIROpPattern, FuseOps, "
+            "FuseTIR: all from `transform`, in `tvm.transform.Sequential([...])(module)`"
+        ),
+    ),
+)
+def optimize(body: Callable, trial: Trial) -> None:
+    import torch
+    import tvm
+    import tvm_ffi
+
+    for name, shape in CASES:
+        model = trained(name, trial)
+        module = body_of("4.1")(model, torch.zeros(shape))
+        before = tvm_ffi.structural_hash(module)
+        call = f"optimize(the imported {name})"
+        recorder = _recorder()
+        with tvm.transform.PassContext(instruments=[recorder]):
+            returned = trial.call(body, module)
+        if isinstance(returned, tvm.transform.Pass):
+            raise Wrong(
+                f"{call} returned the pipeline itself. A pipeline is called like a function: "
+                "pipeline(module)."
+            )
+        result = _module(returned, call)
+        if tvm_ffi.structural_hash(module) != before:
+            raise Wrong(f"{call} changed the module it was given; it is to return a new one.")
+        if tvm_ffi.structural_hash(result) == before:
+            ran = len(recorder.names)
+            raise Wrong(
+                f"{call} returned the module as it was given, though {ran} passes ran. A pass "
+                "leaves its module as it is and returns a new one: return what the pipeline "
+                "returned."
+                if ran
+                else f"{call} returned the module as it was given; no pass has run."
+            )
+        _check_numbers(result, model, verify.random_array(trial.rng, *shape), name, call)
+        reference = graph(body_of("4.2")(module))
+        _check_structure(graph(result), reference, recorder.names, call)
+
+
+def _check_numbers(
+    module: IRModule, model: torch.nn.Module, batch: np.ndarray, name: str, call: str
+) -> None:
+    try:
+        got = run(module, batch)
+    except Exception as error:
+        raise Wrong(f"What {call} returned cannot be compiled and run: {_says(error)}") from None
+    want, magnitude, terms = expected(model, batch)
+    if got.dtype != np.float32:
+        raise Wrong(
+            f"{call} made a module that returns {got.dtype}; the model's result is float32."
+        )
+    try:
+        verify.assert_close(got, want, magnitude, terms, f"the {name}'s result", ())
+    except Wrong as error:
+        raise Wrong(
+            f"{call} changed what the model computes, beyond float32 rounding: {error}"
+        ) from None
+
+
+def _check_structure(read: Graph, reference: Graph, ran: list[str], call: str) -> None:
+    """Raise Wrong with the first thing that is left undone. The numbers are right at this point."""
+    so_far = f"{call} computes the right numbers, but"
+    kernels = read.of_kind(KERNEL)
+    if operators := read.of_kind(OPERATOR):
+        names = ", ".join(dict.fromkeys(step.name for step in operators))
+        raise Wrong(
+            f"{so_far} {len(operators)} operators are no kernels yet ({names}). Passes that look "
+            "for kernels have found none: LegalizeOps makes them, and has to come before those."
+        )
+    if subgraphs := read.of_kind(SUBGRAPH):
+        early = "FuseTIR" in ran
+        raise Wrong(
+            f"{so_far} {len(subgraphs)} groups ({subgraphs[0].name}, ...) are still Relax "
+            "functions of several kernels each. "
+            + (
+                "FuseTIR ran when there was no group yet: it comes after FuseOps."
+                if early
+                else "FuseTIR makes one kernel of each group."
+            )
+        )
+    if norms := [step for step in kernels if "batch_norm" in step.name]:
+        late = "FoldBatchnormToConv2D" in ran
+        raise Wrong(
+            f"{so_far} {len(norms)} kernels still compute a batch norm ({norms[0].name}, ...). "
+            + (
+                "FoldBatchnormToConv2D looks for the operators conv2d and batch_norm, and when it "
+                "ran they were kernels already."
+                if late
+                else "In evaluation mode it is a scale and a shift by constants: "
+                "FoldBatchnormToConv2D puts the scale into the weights."
+            )
+        )
+    if constant := [step for step in kernels if step.constant_only]:
+        names = ", ".join(step.name for step in constant[:3])
+        raise Wrong(
+            f"{so_far} {len(constant)} of its {len(kernels)} kernels read nothing but constants "
+            f"({names}), and would run at every call. FoldConstant runs them once, now; it looks "
+            "for kernels."
+        )
+    if len(kernels) > len(reference.steps):
+        raise Wrong(
+            f"{so_far} runs {len(kernels)} kernels where {len(reference.steps)} are enough"
+            + _unfused(read)
+            + ". "
+            + _why_not_fused(ran)
+        )
+
+
+def _unfused(read: Graph) -> str:
+    for step in read.of_kind(KERNEL):
+        readers = read.readers(step.result)
+        if len(readers) == 1:
+            return f": {step.name} writes {step.bytes:,} bytes which only {readers[0].name} reads"
+    return ""
+
+
+def _why_not_fused(ran: list[str]) -> str:
+    if "FuseOps" not in ran:
+        return "Nothing has grouped them: that is what FuseOps does."
+    if "AnnotateTIROpPattern" not in ran:
+        return (
+            "FuseOps ran, but did not know the class of any kernel: AnnotateTIROpPattern notes it."
+        )
+    if ran.index("AnnotateTIROpPattern") > ran.index("FuseOps"):
+        return (
+            "FuseOps ran before AnnotateTIROpPattern, so it did not know the class of any kernel."
+        )
+    if "LegalizeOps" in ran and ran.index("AnnotateTIROpPattern") < ran.index("LegalizeOps"):
+        return "AnnotateTIROpPattern ran before LegalizeOps, when there was no kernel to annotate."
+    return "The passes ran as " + ", ".join(ran) + "."
+
+
+# ---------------------------------------------------------------------------------------------- 4.3
+
+
+def _target_recorder() -> Any:
+    """A pass instrument that notes, in `targets`, the CPU of every target that kernels are compiled
+    for."""
+    import tvm
+    from tvm import tirx
+
+    @tvm.instrument.pass_instrument
+    class Recorder:
+        def __init__(self) -> None:
+            self.targets: set[str] = set()
+
+        def run_after_pass(self, module: Any, information: Any) -> None:
+            if information.name == "tirx.BindTarget":
+                for function in module.functions.values():
+                    if isinstance(function, tirx.PrimFunc) and "target" in (function.attrs or {}):
+                        target = function.attrs["target"]
+                        self.targets.add(str(target.attrs.get("mcpu", "any " + str(target.kind))))
+
+    return Recorder()
+
+
+@check(
+    "4.3",
+    hints=(
+        (
+            "run_linear_relu above does it for one call with two inputs; here it is one input, "
+            "and "
+            "several calls."
+        ),
+        (
+            "`tvm.compile(module, target=...)` and `relax.VirtualMachine(executable, tvm.cpu())` "
+            "once; then for each batch "
+            '`machine["main"]` with a tensor made by `tvm.runtime.tensor`.'
+        ),
+        '`return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]`',
+    ),
+)
+def compile_and_run(body: Callable, trial: Trial) -> None:
+    import torch
+    import tvm
+
+    target = cpu_target()
+    for (name, shape), count in zip(CASES, (3, 2), strict=True):
+        model = trained(name, trial)
+        module = body_of("4.2")(body_of("4.1")(model, torch.zeros(shape)))
+        batches = [verify.random_array(trial.rng, *shape) for _ in range(count)]
+        copies = [batch.copy() for batch in batches]
+        call = f"compile_and_run(the {name}, {count} batches of {shape}, target)"
+        recorder = _target_recorder()
+        with _only_tensors(call), tvm.transform.PassContext(instruments=[recorder]):
+            results = trial.call(body, module, list(copies), target)
+        _check_results(results, count, call)
+        if any(not np.array_equal(*pair) for pair in zip(batches, copies, strict=True)):
+            raise Wrong(f"{call} changed a batch; inputs are only to be read.")
+        wanted = [expected(model, batch) for batch in batches]
+        for number, (got, (want, magnitude, terms)) in enumerate(
+            zip(results, wanted, strict=True), 1
+        ):
+            others = [
+                (other[0], f"That is the result for batch {n}.")
+                for n, other in enumerate(wanted, 1)
+                if n != number
+            ]
+            verify.assert_close(
+                got, want, magnitude, terms, f"the {name}'s result for batch {number}", others
+            )
+        asked = str(target.attrs["mcpu"])
+        if asked not in recorder.targets:
+            compiled = ", ".join(sorted(recorder.targets)) or "nothing"
+            raise Wrong(
+                f"{call} computes the right numbers, but was compiled for {compiled}; the target "
+                f"it was given is {asked}. Without it the code uses only what every CPU of this "
+                "kind has, half of the vector width or less."
+            )
+
+
+class _only_tensors:
+    """While this lasts, a virtual machine refuses what would crash the process: anything but TVM's
+    own tensors."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+
+    def __enter__(self) -> None:
+        import tvm
+        from tvm import relax
+
+        call, self.original = self.call, relax.VirtualMachine
+
+        class Guarded(self.original):  # type: ignore[misc, name-defined]
+            def __getitem__(self, name: str) -> Callable[..., Any]:
+                function = super().__getitem__(name)
+
+                def guarded(*arguments: Any) -> Any:
+                    for argument in arguments:
+                        if not isinstance(argument, tvm.runtime.Tensor):
+                            raise Wrong(
+                                f"{call} handed {_kind(argument)} to the virtual machine, which "
+                                "would crash on it. Make a tensor of it: "
+                                "tvm.runtime.tensor(batch)."
+                            )
+                    return function(*arguments)
+
+                return guarded
+
+        relax.VirtualMachine = Guarded
+
+    def __exit__(self, *_: object) -> None:
+        from tvm import relax
+
+        relax.VirtualMachine = self.original
+
+
+def _check_results(results: Any, count: int, call: str) -> None:
+    if not isinstance(results, list | tuple):
+        raise Wrong(f"{call} returned {_kind(results)}; expected a list of {count} arrays.")
+    if len(results) != count:
+        raise Wrong(
+            f"{call} returned {len(results)} results; expected one for each of {count} batches."
+        )
+    for number, result in enumerate(results, 1):
+        if not isinstance(result, np.ndarray):
+            raise Wrong(
+                f"{call}: result {number} is {_kind(result)}; expected a NumPy array. (TVM's and "
+                "torch's tensors have .numpy().)"
+            )
+        if result.dtype != np.float32:
+            raise Wrong(f"{call}: result {number} has dtype {result.dtype}; expected float32.")

@@ -1,0 +1,626 @@
+"""What phase 5 shows: the size of the space, the search as it goes, its winner against the hand and
+the libraries, its price."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import pickle
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import mean
+
+from tvm_practice.common import exercise, records, show
+from tvm_practice.common.competitors import flops, libraries, runnable_matmul
+from tvm_practice.common.loop_nest import LoopNest, loop_nest
+from tvm_practice.common.measure import BUILD_SECONDS, RUN_SECONDS, Measure, Measured
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
+from tvm_practice.common.worker import Worker
+from tvm_practice.experiments.manual_schedule import make_step
+
+QUICK_TRIALS, TRIALS = 64, 256
+BATCH = 16
+# MetaSchedule's own 512 are for thousands of trials: they would spend as long on predicting as on
+# measuring.
+POPULATION = 128
+HAND_STEPS = ("2.1", "2.2", "2.3", "2.4", "2.5")
+NAIVE, HAND, TUNED = "naive", "hand (phase 2)", "tuned"
+# The longest that the search is silent: a batch that is built, or a candidate that is timed, to its
+# limit.
+SILENT_SECONDS = 120 + BATCH * BUILD_SECONDS + RUN_SECONDS
+SESSIONS = "sessions.jsonl"
+# The fastest of many measurements is partly the luckiest: so many of the best run so many times
+# more.
+FINALISTS, FINAL_ROUNDS = 5, 5
+
+Size = tuple[int, int, int]
+
+
+def run(session) -> None:
+    whose = {known: session.exercise(known) for known in ("5.1", "5.2", "5.3", "5.4")}
+    size = session.size(quick=512, full=1024)
+    trials = session.options.trials or (QUICK_TRIALS if session.quick else TRIALS)
+    with show.waiting("the search space ..."):
+        plan = session.call(describe, size, whose, session.seed)
+    _introduce(plan, size, trials)
+    folder = _folder(session, size, plan.key)
+    done = _tune(session, folder, plan, size, trials, whose)
+    if not any(records.runs_of_records(folder)):
+        show.line("  No candidate could be measured, so there is nothing to apply.", "yellow")
+        session.headline = "no candidate could be measured"
+        return
+    with show.waiting("the steps of phase 2 ..."):
+        whose |= {known: session.whose(known) for known in HAND_STEPS}
+    measured = _compare(session, folder, size, whose)
+    session.picture("tuning_curve", lambda path: draw_curve(path, folder, measured, size))
+    _key_question(session, folder, plan, done, measured, whose, size)
+
+
+# -------------------------------------------------------------------------------- before the search
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a search before it starts. module: the workload, pickled, since this process
+    has no TVM."""
+
+    key: str
+    module: bytes
+    choices: tuple[tuple[str, int], ...]
+    locations: int
+    naive: LoopNest
+
+    @property
+    def schedules(self) -> int:
+        return math.prod(number for _, number in self.choices)
+
+
+def _introduce(plan: Plan, size: Size, trials: int) -> None:
+    show.heading("The space, for {} x {} x {}".format(*size))
+    show.table(("sampled", "choices"), [(what, f"{number:,}") for what, number in plan.choices])
+    where = ", each with several places for a copy" if plan.locations else ""
+    show.say(
+        f"In all {plan.schedules:,} combinations{where}. The search measures {trials} schedules, "
+        f"in batches of {BATCH}."
+    )
+
+
+def _folder(session, size: Size, key: str) -> Path:
+    """Where the records of this search are kept; a temporary folder if it cannot be written."""
+    name = "matmul-{}x{}x{}".format(*size)
+    try:
+        folder = session.records / f"{name}-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SESSIONS).open("a").close()
+        return folder
+    except OSError as error:
+        where = error.filename or "the records"
+        show.line(
+            f"  {where} cannot be written ({error.strerror}); the records of this run will be "
+            "lost.",
+            "yellow",
+        )
+        return Path(tempfile.mkdtemp(prefix="tvm_practice_records_"))
+
+
+# --------------------------------------------------------------------------------------- the search
+
+
+@dataclass
+class Done:
+    """What one run of the search has done so far."""
+
+    before: int
+    seconds: float = 0.0
+    measured: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    best: float = math.inf
+    finished: bool = False
+    gains: dict[str, float] = field(default_factory=dict)
+
+
+def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> Done:
+    show.heading("The search")
+    if damage := records.repair(folder, plan.module):
+        show.line(f"  {damage}", "yellow")
+    earlier = records.runs_of_records(folder)
+    done = Done(len(earlier), best=min((mean(runs) for runs in earlier if runs), default=math.inf))
+    if earlier:
+        show.line(
+            f"  {len(earlier)} schedules were measured by earlier runs (best "
+            f"{_rate(done.best, size)} GFLOP/s); "
+            + (
+                "the search goes on from there."
+                if len(earlier) < trials
+                else "nothing is left to measure."
+            )
+        )
+    if len(earlier) >= trials:
+        show.line(
+            f"  --trials N with N above {len(earlier)} searches on; a new start: delete {folder}"
+        )
+        return done
+    arguments = (size, whose, session.seed, trials, folder)
+    start = time.monotonic()
+    try:
+        with (
+            show.progress(_progress(done, size), trials) as bar,
+            Worker(tune_in_worker, *arguments) as worker,
+        ):
+            bar.update(bar.task_ids[0], completed=len(earlier))
+            while not done.finished:
+                match worker.answer(SILENT_SECONDS):
+                    case Measured() as one:
+                        _count(done, one)
+                        show.advance(bar, _progress(done, size))
+                        if not show.console.is_terminal and done.measured % BATCH == 0:
+                            _plain_progress(done, size, trials, time.monotonic() - start)
+                    case gains:
+                        done.gains, done.finished = gains, True
+    except KeyboardInterrupt:
+        show.line(
+            f"\n  Stopped after {done.before + done.measured} of {trials} schedules, best "
+            f"{_rate(done.best, size)} GFLOP/s. Every "
+            f"record is kept in {folder}; the same command goes on from there."
+        )
+        raise
+    finally:
+        done.seconds = time.monotonic() - start
+        _note_session(folder, done)
+    if show.console.is_terminal or done.measured % BATCH:
+        _plain_progress(done, size, trials, done.seconds)
+    means = [mean(runs) for runs in records.runs_of_records(folder) if runs and len(runs) > 1]
+    if means:
+        show.line(
+            f"  The best {min(len(means), FINALISTS)} ran {FINAL_ROUNDS} more rounds: the fastest "
+            "of many measurements is partly "
+            f"the luckiest. The winner's mean is {_rate(min(means), size)} GFLOP/s."
+        )
+    for sentence, number in done.failures.most_common():
+        show.line(f"  {number} of them failed: {sentence}.", "yellow")
+    if done.before + done.measured < trials:
+        show.line("  The search had nothing new to propose before that: the space is exhausted.")
+    show.line(f"  records: {folder}", "dim")
+    return done
+
+
+def _count(done: Done, one: Measured) -> None:
+    done.measured += 1
+    if one.failure is not None:
+        done.failures[one.failure.sentence] += 1
+    elif one.seconds is not None:
+        done.best = min(done.best, one.seconds)
+
+
+def _rate(seconds: float, size: Size) -> str:
+    return show.rate(flops(*size) / seconds / 1e9) if math.isfinite(seconds) else "-"
+
+
+def _progress(done: Done, size: Size) -> str:
+    failed = done.failures.total()
+    return f"best {_rate(done.best, size)} GFLOP/s" + (f", {failed} failed" if failed else "")
+
+
+def _plain_progress(done: Done, size: Size, trials: int, seconds: float) -> None:
+    show.line(
+        f"  {done.before + done.measured} of {trials} measured, {_progress(done, size)}, "
+        f"{seconds:.0f} s"
+    )
+
+
+def _note_session(folder: Path, done: Done) -> None:
+    """Keep what this run cost: a later one may have nothing left to measure, and is asked for the
+    price all the same."""
+    note = {
+        "seconds": round(done.seconds, 2),
+        "measured": done.measured,
+        "failed": done.failures.total(),
+    }
+    try:
+        with (folder / SESSIONS).open("a") as file:
+            file.write(json.dumps(note) + "\n")
+    except OSError:
+        pass
+
+
+def _price(folder: Path) -> tuple[float, int]:
+    """(seconds, schedules measured) of all runs of this search that are on record."""
+    seconds, measured = 0.0, 0
+    for line in (folder / SESSIONS).read_text(errors="replace").splitlines():
+        try:
+            note = json.loads(line)
+            seconds, measured = seconds + note["seconds"], measured + note["measured"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return seconds, measured
+
+
+# --------------------------------------------------------------------------------------- afterwards
+
+
+def _compare(session, folder: Path, size: Size, whose: dict[str, str]) -> Comparison:
+    M, N, K = size
+    show.heading(f"The winner against the others, {M} x {N} x {K}, float32")
+    common = {"M": M, "N": N, "K": K, "seed": session.seed}
+    hand = tuple((known, whose[known]) for known in HAND_STEPS)
+    candidates = [
+        PEAK_FMA,
+        Candidate(NAIVE, make_step, {**common, "steps": ()}),
+        Candidate(HAND, make_step, {**common, "steps": hand}),
+        *libraries(M, N, K, session.seed),
+        Candidate(TUNED, make_tuned, {**common, "whose": whose, "folder": folder}),
+    ]
+    measured = session.compare(candidates, what="the winner and the others")
+    names = [one.name for one in candidates[1:] if one.name in measured]
+    show.table(
+        ("matmul", "time", "GFLOP/s", "of FMA peak", "spread", "against tuned "),
+        [
+            (
+                name,
+                show.seconds(measured[name].median_s),
+                show.rate(measured[name].gflops),
+                show.share(measured.share_of_peak(name)),
+                f"{measured[name].spread:.0%}",
+                _against(measured, name),
+            )
+            for name in names
+        ],
+        f"FMA peak of {measured.threads} threads in the same rounds: "
+        f"{show.rate(measured.peak_gflops)} GFLOP/s. Medians of {measured.rounds} "
+        f"paired rounds, every competitor {measured.threads} threads, in a process of its own, "
+        "verified.",
+    )
+    show.line(f"  hand: {_whose_hand(whose)}.", "dim")
+    session.report |= {
+        "size": size,
+        "peaks": {"fma_gflops": measured.peak_gflops},
+        "results": measured.as_json(),
+    }
+    return measured
+
+
+def _whose_hand(whose: dict[str, str]) -> str:
+    yours = [known for known in HAND_STEPS if whose[known] == exercise.LEARNER]
+    if not yours:
+        return "every step of the ladder is the reference's"
+    if len(yours) == len(HAND_STEPS):
+        return "every step of the ladder is yours"
+    return f"your {', '.join(yours)}; the reference's other steps"
+
+
+def _against(measured: Comparison, name: str) -> str:
+    if name == TUNED or TUNED not in measured:
+        return "-"
+    verdict = measured.verdict(name, TUNED)
+    if verdict.word == "cannot tell":
+        return "cannot tell"
+    ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
+    return f"{show.times(ratio)} {verdict.word}"
+
+
+def _key_question(session, folder, plan: Plan, done: Done, measured, whose, size: Size) -> None:
+    seconds, tried = _price(folder)
+    times = [runs and runs[0] for runs in records.runs_of_records(folder)]
+    failed = sum(one is None for one in times)
+    session.report["search"] = {
+        "trials": len(times),
+        "failed": failed,
+        "seconds": seconds,
+        "schedules_in_space": plan.schedules,
+        "trials_s": times,
+        "model_gains": done.gains,
+        "records": str(folder),
+    }
+    if TUNED not in measured:
+        session.headline = "the best record could not be timed"
+        return
+    with show.waiting("the winning schedule ..."):
+        nest = session.call(winning_nest, size, whose, session.seed, folder)
+    show.heading("What the search found")
+    show.nest(nest, plan.naive)
+    session.headline = _headline(measured)
+    answer = _why(measured, nest, plan, len(times))
+    answer += _learning(done, times, size)
+    answer.append(_cost(measured, seconds, tried))
+    show.question("Why does search often beat the hand, and what does it cost?", answer)
+
+
+def _headline(measured: Comparison) -> str:
+    tuned = measured[TUNED]
+    share = show.share(measured.share_of_peak(TUNED))
+    told = f"tuned: {show.rate(tuned.gflops)} GFLOP/s, {share} of FMA peak"
+    if HAND in measured:
+        verdict = measured.verdict(TUNED, HAND)
+        if verdict.word == "cannot tell":
+            return told + ", cannot tell from the hand"
+        ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
+        told += f", {show.times(ratio)} {verdict.word} than the hand"
+    return told
+
+
+def _why(measured: Comparison, nest: LoopNest, plan: Plan, tried: int) -> list[str]:
+    if HAND not in measured:
+        return []
+    verdict = measured.verdict(TUNED, HAND)
+    chosen = _shape(nest)
+    answer = [
+        (
+            f"In this run: {verdict.sentence()}. The hand is one schedule, chosen by a rule (a "
+            "tile that fills the registers). "
+            f"The search tried {tried} of {plan.schedules:,}, and its winner has {chosen}."
+        )
+    ]
+    if verdict.word == "faster":
+        answer.append(
+            "It beats the hand because it needs no reasons: it tries what nobody would write "
+            "down, and the measurement contains everything "
+            "that a rule leaves out, from the caches to what the compiler makes of the loops."
+        )
+    elif verdict.word == "slower":
+        answer.append(
+            "Here the hand won. A search finds only what is in its space, and only as much of "
+            "that as its trials allow: more trials "
+            "(--trials), or an idea of the hand that the space lacks, would be the next step."
+        )
+    else:
+        answer.append(
+            "At this noise they are equal: the hand took somebody who knows the register file and "
+            "the caches of this CPU, the "
+            "search took a space and some time. On another CPU or size the hand's rule may not "
+            "hold; the search is simply run again."
+        )
+    return answer
+
+
+def _shape(nest: LoopNest) -> str:
+    block = nest.computing("C")
+    if block is None:
+        return "the loops shown above"
+    extents: dict[str, list[str]] = {}
+    for loop in block.loops:
+        extents.setdefault(loop.kind, []).append(str(loop.extent))
+    words = {
+        "parallel": "a parallel loop of {}",
+        "unrolled": "unrolled loops of {}",
+        "vectorized": "a vector loop of {}",
+    }
+    told = [
+        text.format(" and ".join(extents[kind])) for kind, text in words.items() if kind in extents
+    ]
+    copies = [
+        name for name, _, _ in nest.buffers if name.startswith("B") and name.endswith("_global")
+    ]
+    return ", ".join(told) + (", and a copy of B's tile" if copies else ", and no copy of B")
+
+
+def _learning(done: Done, times: list[float | None], size: Size) -> list[str]:
+    """How the batches got better, and what the model looked at."""
+    batches = [times[n : n + BATCH] for n in range(0, len(times) - BATCH + 1, BATCH)]
+    if len(batches) < 2:
+        return []
+    medians = [
+        sorted(flops(*size) / one / 1e9 if one else 0.0 for one in batch)[len(batch) // 2]
+        for batch in (batches[0], batches[-1])
+    ]
+    told = (
+        f"The first {BATCH} schedules were picked at random; the median of them ran at "
+        f"{show.rate(medians[0])} GFLOP/s. Of the last {BATCH}, "
+        f"picked by the model, it was {show.rate(medians[1])}."
+    )
+    if done.gains:
+        name, gain = max(done.gains.items(), key=lambda item: item[1])
+        told += f" Most of what the model's trees go by ({gain:.0%} of their gain) is {name}."
+    return [told]
+
+
+def _cost(measured: Comparison, seconds: float, tried: int) -> str:
+    tuned = measured[TUNED].median_s
+    if not tried:
+        return "What it cost is not on record: the folder's sessions.jsonl is gone."
+    told = [f"The price: {seconds:.0f} s for {tried} schedules, {seconds / tried:.2f} s each."]
+    for name in (NAIVE, HAND):
+        if name in measured and measured.verdict(TUNED, name).word == "faster":
+            saved = measured[name].median_s - tuned
+            told.append(
+                f"Against {name} each call saves {show.seconds(saved)}: the search is paid back "
+                f"after {seconds / saved:,.0f} calls."
+            )
+    told.append(
+        "The result holds for this CPU, this size and this thread count; each other one is "
+        "searched anew."
+    )
+    return " ".join(told)
+
+
+# ---------------------------------------------------------------------------------- run in a worker
+
+
+def make_task(size: Size, whose: dict[str, str], seed: int):
+    """The lesson's search for this size as a TuneContext, from the bodies of 5.1 and 5.2."""
+    from tvm.s_tir import meta_schedule as ms
+
+    from tvm_practice.common.target import cpu_target
+
+    lesson = exercise.load_lesson("auto_tune")
+    space = lesson.search_space(exercise.body("5.2", whose["5.2"]))
+    strategy = ms.search_strategy.EvolutionarySearch(population_size=POPULATION)
+    return exercise.body("5.1", whose["5.1"])(*size, cpu_target(), space, strategy, seed)
+
+
+def describe(size: Size, whose: dict[str, str], seed: int) -> Plan:
+    task = make_task(size, whose, seed)
+    (space, *_) = task.generate_design_space()
+    return Plan(
+        key=records.key_of(task),
+        module=pickle.dumps(task.mod),
+        choices=tuple(_choices(space)),
+        locations=sum(one.kind.name == "SampleComputeLocation" for one in space.trace.insts),
+        naive=loop_nest(task.mod),
+    )
+
+
+def _choices(sch) -> list[tuple[str, int]]:
+    """What a space samples and how many values each can take. (How many locations there are depends
+    on the rest.)"""
+    found = []
+    decisions = sch.trace.decisions
+    for instruction in sch.trace.insts:
+        if instruction.kind.name == "SamplePerfectTile":
+            extent = math.prod(int(factor) for factor in decisions[instruction])
+            parts, innermost = (int(attribute) for attribute in instruction.attrs)
+            what = f"{extent} as a product of {parts}"
+            found.append((what, _perfect_tiles(extent, parts, innermost)))
+        elif instruction.kind.name == "SampleCategorical":
+            values = list(instruction.attrs[0])
+            found.append((f"one of {', '.join(str(value) for value in values)}", len(values)))
+    return found
+
+
+def _perfect_tiles(extent: int, parts: int, innermost: int) -> int:
+    """In how many ways an extent is a product of `parts` factors, the last at most `innermost` (-1:
+    any)."""
+
+    def ways(left: int, number: int) -> int:
+        if number == 1:
+            return 1
+        return sum(ways(left // one, number - 1) for one in range(1, left + 1) if left % one == 0)
+
+    last = [
+        one
+        for one in range(1, extent + 1)
+        if extent % one == 0 and (one <= innermost or innermost <= 0)
+    ]
+    return sum(ways(extent // one, parts - 1) for one in last)
+
+
+def tune_in_worker(
+    connection: Connection, size: Size, whose: dict[str, str], seed: int, trials: int, folder: Path
+) -> None:
+    """Search until the folder holds `trials` records; send each Measured, at the end what the
+    model's trees gained by."""
+    import numpy as np
+
+    from tvm_practice.common.target import cpu_target
+
+    # MetaSchedule and XGBoost tell at length what they do; that goes beside the records.
+    logger = logging.getLogger("tvm.s_tir.meta_schedule")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.FileHandler(folder / "search.log"))
+    np.random.seed(seed)  # what the model predicts before it has learned anything
+    task = make_task(size, whose, seed)
+    database = records.open_database(folder, task.mod)
+    measure = Measure(
+        database,
+        task.mod,
+        cpu_target(),
+        lambda one: connection.send(("returned", one)),
+        run_seconds=run_seconds(size),
+    )
+    model = exercise.body("5.3", whose["5.3"])(task, database, measure, trials, BATCH)
+    run_finalists_again(folder, task.mod, measure)
+    connection.send(("returned", model_gains(model)))
+
+
+def run_seconds(size: Size) -> float:
+    """How long timing one candidate may take: ten seconds, or where that is more, three calls at 20
+    GFLOP/s."""
+    return max(RUN_SECONDS, 3 * flops(*size) / 20e9)
+
+
+def run_finalists_again(folder: Path, module, measure: Measure) -> None:
+    """Give the records with the best mean more runs, in paired rounds, and so a better mean."""
+    runs = records.runs_of_records(folder)
+    working = [place for place, taken in enumerate(runs) if taken]
+    finalists = sorted(working, key=lambda place: mean(runs[place]))[:FINALISTS]
+    candidates = records.candidates_at(folder, finalists, module)
+    more = measure.again(candidates, FINAL_ROUNDS)
+    records.add_runs(folder, dict(zip(finalists, more, strict=True)))
+
+
+# The 164 features of a store, in MetaSchedule's order: what they tell and how many they are.
+FEATURES = (
+    ("the arithmetic and the kinds of the loops (vectorized, unrolled, parallel)", 57),
+    ("which bytes of which buffer each loop touches, and how often again", 90),
+    ("arithmetic intensity at each loop", 10),
+    ("what is allocated where", 4),
+    ("the loops outside", 3),
+)
+
+
+def model_gains(model) -> dict[str, float]:
+    """The share of the gain of all splits in the model's trees, by group of features; empty if
+    there is no such model."""
+    booster = getattr(model, "booster", None)
+    if booster is None:
+        return {}
+    gains = booster.get_score(importance_type="total_gain")
+    shares, first = {}, 0
+    for name, number in FEATURES:
+        shares[name] = sum(gains.get(f"f{n}", 0.0) for n in range(first, first + number))
+        first += number
+    total = sum(shares.values())
+    return {name: gain / total for name, gain in shares.items()} if total else {}
+
+
+def best(size: Size, whose: dict[str, str], seed: int, folder: Path):
+    """The schedule that the body of 5.4 finds in the folder's records."""
+    task = make_task(size, whose, seed)
+    database = records.open_database(folder, task.mod)
+    return exercise.body("5.4", whose["5.4"])(database, task.mod)
+
+
+def make_tuned(M: int, N: int, K: int, seed: int, whose: dict[str, str], folder: Path) -> Runnable:
+    return runnable_matmul(best((M, N, K), whose, seed, folder), M, N, K, seed)
+
+
+def winning_nest(size: Size, whose: dict[str, str], seed: int, folder: Path) -> LoopNest:
+    return loop_nest(best(size, whose, seed, folder).mod)
+
+
+# ------------------------------------------------------------------------------------------ picture
+
+
+def draw_curve(path: Path, folder: Path, measured: Comparison, size: Size) -> None:
+    """Every schedule that was measured, the best so far, and the others as horizontal lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    times = [runs and runs[0] for runs in records.runs_of_records(folder)]
+    rates = [flops(*size) / one / 1e9 if one else None for one in times]
+    best_so_far, best_rate = [], 0.0
+    for rate in rates:
+        best_rate = max(best_rate, rate or 0.0)
+        best_so_far.append(best_rate)
+    trials = range(1, len(rates) + 1)
+    figure, axis = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    working = [(n, rate) for n, rate in zip(trials, rates, strict=True) if rate is not None]
+    axis.scatter(*zip(*working, strict=True), s=14, color="tab:blue", alpha=0.6, label="a schedule")
+    if failed := [n for n, rate in zip(trials, rates, strict=True) if rate is None]:
+        axis.scatter(failed, [0] * len(failed), marker="x", color="tab:red", label="failed")
+    axis.step(trials, best_so_far, where="post", color="tab:blue", linewidth=2, label="best so far")
+    lines = ((HAND, "tab:green"), ("NumPy", "tab:gray"), ("torch", "tab:brown"), (NAIVE, "black"))
+    for name, color in lines:
+        if name in measured:
+            label = f"{name}: {show.rate(measured[name].gflops)}"
+            axis.axhline(
+                measured[name].gflops, color=color, linestyle="-", linewidth=1, label=label
+            )
+    if not math.isnan(measured.peak_gflops):
+        label = f"FMA peak: {show.rate(measured.peak_gflops)}"
+        axis.axhline(measured.peak_gflops, color="tab:red", linestyle="--", label=label)
+    axis.set_xlabel(f"schedules measured (batches of {BATCH}; the first is random)")
+    axis.set_ylabel("GFLOP/s")
+    axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])
+    axis.set_title(
+        "Search for a matmul {} x {} x {}, float32, {} threads".format(*size, measured.threads)
+    )
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
