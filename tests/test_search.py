@@ -110,6 +110,30 @@ def opened(folder: Path, module: bytes) -> int:
     return len(records.open_database(folder, pickle.loads(module)))
 
 
+def search_a_small_space() -> tuple[int, int]:
+    """The lesson's own examples, as they stand there, on a space of few schedules."""
+    from tvm.s_tir import meta_schedule as ms
+
+    from tvm_practice.common.exercise import load_lesson
+    from tvm_practice.common.measure import Measure
+    from tvm_practice.common.target import cpu_target
+
+    lesson = load_lesson("auto_tune")
+    space = ms.space_generator.ScheduleFn(
+        lesson.vector_add_space,
+        sch_rules=[],
+        postprocs=[],
+        mutator_probs={ms.mutator.MutateTileSize(): 1.0},
+    )
+    strategy = ms.search_strategy.EvolutionarySearch(population_size=64)
+    task = lesson.vector_add_task(8, cpu_target(), space, strategy, 1)
+    database = ms.database.MemoryDatabase()
+    measure = Measure(database, task.mod, cpu_target())
+    lesson.tune_blindly(task, database, measure, trials=100, batch=4)
+    found = database.get_all_tuning_records()
+    return len(found), len({str(lesson.replay(record).mod) for record in found})
+
+
 # -------------------------------------------------------------------------------------------- tests
 
 
@@ -139,8 +163,11 @@ DAMAGES = {
     "unknown instruction": lambda line: _edited(
         line, lambda record: record[0][0][0].__setitem__(0, "Nonsense")
     ),
-    "decision about nothing": lambda line: _edited(  # TVM dies of a segmentation fault
+    "decision about nothing": lambda line: _edited(  # TVM reads beyond an array, and may crash
         line, lambda record: record[0].__setitem__(1, [[99, [1, 2]]])
+    ),
+    "decision for another": lambda line: _edited(
+        line, lambda record: record[0][1][0].__setitem__(0, 0)
     ),
 }
 
@@ -223,3 +250,8 @@ def test_ctrl_c_keeps_every_record_and_the_next_run_goes_on(tmp_path: Path) -> N
     traces = [[json.loads(line)[1][0] for line in lines] for lines in (kept, _lines(found[0]))]
     assert traces[1][: len(kept)] == traces[0]
     assert (tmp_path / "reports" / "auto_tune" / "tuning_curve.png").stat().st_size > 1000
+
+
+def test_the_worked_search_finds_every_schedule_of_a_small_space_once_and_ends() -> None:
+    # 8 = a * b * c in 10 ways
+    assert worker.call(search_a_small_space, seconds=120) == (10, 10)

@@ -4,10 +4,9 @@
     python -m tvm_practice.auto_tune --hint 5.1   a nudge, when you are stuck
 
 In phase 2 you chose a tile of 8 x 32, and you had reasons. Would 6 x 48 be better? Should k be
-unrolled by 2, or by 8? On
-another CPU, at another size, the answer differs, and nobody can compute it: caches, ports,
-prefetchers and the compiler below all have a say. But you can measure. A tuner does just that,
-thousands of times if it must. It needs four things:
+unrolled by 2, or by 8? On another CPU, at another size, the answer differs, and nobody can compute
+it: caches, ports, prefetchers and the compiler below all have a say. But you can measure. A tuner
+does just that, thousands of times if it must. It needs four things:
 
     a task      what is to be computed, at which size, for which machine                       5.1
     a space     all the schedules that may be tried: a schedule with its numbers left open     5.2
@@ -44,8 +43,8 @@ skip_tensor_intrinsics()
 # it, and the seed of its random choices.
 #
 # The target matters twice. The compiler generates code for it; and records are only worth something
-# on the machine they were measured on. ("num-cores" must be in it: MetaSchedule refuses a CPU
-# target without. `cpu_target()` has it.)
+# on the machine they were measured on. (It should say "num-cores", which MetaSchedule's own rules
+# ask for; this course's does.)
 
 
 def vector_add_task(
@@ -114,21 +113,19 @@ def vector_add_space(sch: Schedule) -> None:
 # works on the trace. It changes decisions and replays the instructions; your Python is not asked
 # again. Two things follow:
 #
-#   - `random.choice` and `if factors[2] > 16` decide once, for all candidates. Only what is sampled
-#     can be searched.
+#   - What Python decides, by random.choice or from `sch.get(lane).extent`, is decided once, for all
+#     candidates. Only what is sampled can be searched.
 #   - The replay must find the loops it expects, whatever the factors are. compute_at and
 #     reverse_compute_at drop loops of extent 1 unless told otherwise, and then "the second loop of
 #     the copy" is another loop for another decision. Tell them otherwise:
 #     `sch.reverse_compute_at(copy, loop, preserve_unit_loops=True)`.
 #
-# A perfect tile has factors that divide the extent, so 509, a prime, could only be 1 x 509 or 509 x
-# 1. Therefore the space starts, like the ladder of phase 2, by rounding the sides up to sizes that
-# have divisors.
+# A perfect tile has factors that divide the extent, and 509, a prime, has none to offer. Therefore
+# the space starts like the ladder of phase 2, by rounding the sides up to sizes that have divisors.
 
 
 def pad(sch: Schedule) -> None:
-    """Round the matmul's i, j, k up to multiples of 8, 32 and 4, by zeros; changes nothing where
-    they are."""
+    """Round i, j, k up to multiples of 8, 32 and 4, with zeros; where they are, nothing changes."""
     sch.pad_einsum(sch.get_sblock("C"), [8, 32, 4])
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         if sch.get(block).name_hint != "C":
@@ -138,11 +135,10 @@ def pad(sch: Schedule) -> None:
 
 @exercise("5.2", "Write the search space")
 def matmul_space(sch: Schedule) -> None:
-    """A space of register-tiled, vectorized, parallel matmuls, with every tile size left to the
-    search.
+    """A space of register-tiled, vectorized, parallel matmuls; every tile size is left open.
 
-    sch: the padded matmul with its default loops i, j, k around the block "C". The ladder of phase
-    2, with open numbers:
+    sch: the padded matmul with its default loops i, j, k around the block "C". It is changed in
+    place, by the ladder of phase 2 with open numbers:
 
     - sample perfect tiles: i and j in three (between threads, between register tiles, within
       one), k in two; bound the innermost factors (about 16 for i, 64 for j, 16 for k), since all
@@ -153,9 +149,8 @@ def matmul_space(sch: Schedule) -> None:
     - i0 and j0 fused and parallel; j2 vectorized; k1 and i2 unrolled;
     - the reduction decomposed at k0, last.
 
-    You may leave more open. A copy of B's tile, `sch.cache_read(block, 1, "global")`, has a sampled
-    location in the
-    reference: -2 for "no copy", -1 for "before all loops", or the number of a loop.
+    You may leave more open. The reference also makes a copy of B, `sch.cache_read(block, 1,
+    "global")`, at a sampled location: a loop, or before all loops, or nowhere.
     """
     # TODO(5.2): about 16 lines.
     raise NotImplementedError("5.2 matmul_space")
@@ -191,12 +186,13 @@ def search_space(schedule) -> ScheduleFn:
 #     2. measure    build and time that batch, here, on this machine.
 #     3. learn      train the model on everything measured so far. Then 1 again.
 #
-# The model is XGBoost: a few hundred small decision trees, each correcting those before. It never
+# The model is XGBoost: decision trees, each of which corrects the error of those before. It never
 # sees your schedule, nor does it know what a matmul is. It sees 164 numbers for every statement
 # that stores something: how many multiplications and additions, how many iterations are vectorized,
 # unrolled, parallel, and for each buffer how many bytes and cache lines are touched at each loop,
 # how often they are used again and how far apart. What it learns to predict is speed relative to
-# the best schedule so far: 1 is as good as that. Only the order of its predictions matters.
+# the best schedule so far: 1 is as good as that. It need not be right about the time, only about
+# which of two schedules is the better one.
 #
 # Here is the loop with a model that knows nothing and predicts at random: evolution without
 # selection. `measure` takes candidates, builds and times each in a process of its own (one that
@@ -205,8 +201,7 @@ def search_space(schedule) -> ScheduleFn:
 
 
 def next_batch(task: TuneContext, measure: Measure) -> list[MeasureCandidate]:
-    """What the search proposes next and nobody has measured yet; empty when it has nothing more to
-    propose."""
+    """What the search proposes next and nobody has measured yet; empty when it is at its end."""
     while (candidates := task.generate_measure_candidates()) is not None:
         if fresh := measure.fresh(candidates):
             return fresh
@@ -216,8 +211,7 @@ def next_batch(task: TuneContext, measure: Measure) -> list[MeasureCandidate]:
 def tune_blindly(
     task: TuneContext, database: Database, measure: Measure, trials: int, batch: int
 ) -> ms.CostModel:
-    """Measure until `database` holds `trials` records, `batch` at a time, without learning
-    anything."""
+    """Measure until `database` holds `trials` records, `batch` at a time; learn nothing."""
     model = ms.cost_model.RandomModel()
     task.pre_tuning(trials - len(database), batch, database=database, cost_model=model)
     while candidates := next_batch(task, measure):
@@ -248,20 +242,20 @@ def learn_from_records(model: ms.CostModel, task: TuneContext, database: Databas
 def tune(
     task: TuneContext, database: Database, measure: Measure, trials: int, batch: int
 ) -> ms.CostModel:
-    """Measure until `database` holds `trials` records, `batch` at a time, guided by XGBoost; return
-    the model.
+    """Measure until `database` holds `trials` records, `batch` at a time; return the model.
 
-    The model starts from the records that the database already holds, and guides the search from
-    the first `batch` results on.
+    The model is XGBoost. It starts from the records that the database already holds, and guides the
+    search from the first `batch` results on.
     """
     # TODO(5.3): about 9 lines, like tune_blindly.
     raise NotImplementedError("5.3 tune")
 
 
-# TVM has all this in one call, `ms.tune_tir(mod, target, work_dir, max_trials_global=64, space=...,
-# cost_model="xgb")`, and for a whole model `ms.relax_integration.tune_relax`. Know two things when
-# you use it. Its model starts to predict after 100 results. And its builder starts every compiler
-# process from nothing, so give it one of your own: `ms.builder.LocalBuilder(f_build=...)`.
+# TVM has all this in one call, ms.tune_tir(mod, target, work_dir, max_trials_global=64, space=...),
+# and for a whole model in ms.relax_integration.tune_relax. Know two things when you use them. Their
+# model predicts at random for the first 100 results. And their builder allows a candidate 30
+# seconds, of which importing the tensor instructions takes most: give it a build function of your
+# own, ms.builder.LocalBuilder(f_build=...).
 
 # ---------------------------------------------------------------------------------- 5.4 the records
 #
@@ -288,14 +282,13 @@ def replay(record: ms.database.TuningRecord) -> Schedule:
 
 @exercise("5.4", "Apply the best record")
 def best_schedule(database: Database, module: ir.IRModule) -> Schedule | None:
-    """The fastest schedule that the database knows for the program `module`; None if it knows no
-    working one."""
+    """The fastest schedule the database knows for the program `module`; None if none works."""
     # TODO(5.4): about 4 lines.
     raise NotImplementedError("5.4 best_schedule")
 
 
-# One warning. The fastest of many noisy measurements is partly the luckiest. Its recorded time
-# flatters it, so the comparison at the end of this phase measures it again, in paired rounds with
-# the others.
+# One warning. The fastest of many noisy measurements is partly the luckiest. So when the search is
+# over, this phase runs the five best again and adds those times to their records; and the figures
+# it shows in the end are measured anew, in paired rounds with the others.
 #
 # When you run this file, ask yourself: why does search often beat the hand, and what does it cost?

@@ -1,5 +1,4 @@
-"""Timing the candidates of a schedule search, each in a process of its own, and keeping every
-result at once.
+"""Timing the candidates of a schedule search, each in a process of its own.
 
 A search proposes schedules that nobody has tried: one may take the compiler minutes, run for hours,
 ask for all memory or end the process. Here that costs one candidate. Processes are forked from a

@@ -152,11 +152,24 @@ def _fault(line: str) -> str | None:
     except ValueError:
         return "is empty" if not line.strip() else "is no JSON"
     match record:
-        case [0, [list(), [*runs], _, _]] if runs and all(_is_time(run) for run in runs):
-            return None
-        case [int(), [list(), list(), _, _]]:
-            return "has no usable time"
+        case [0, [[[*instructions], [*decisions]], [*runs], _, _]]:
+            if not runs or not all(_is_time(run) for run in runs):
+                return "has no usable time"
+            return _fault_of_trace(instructions, decisions)
     return "is no tuning record"
+
+
+def _fault_of_trace(instructions: list, decisions: list) -> str | None:
+    """TVM does not look whether a decision is one of an instruction that there is."""
+    names = [one[0] if isinstance(one, list) and one else None for one in instructions]
+    if not names or not all(isinstance(name, str) for name in names):
+        return "has no usable trace"
+    for decision in decisions:
+        match decision:
+            case [int(place), _] if 0 <= place < len(names) and names[place].startswith("Sample"):
+                continue
+        return "has a decision that belongs to no instruction"
+    return None
 
 
 def _is_time(run: object) -> bool:

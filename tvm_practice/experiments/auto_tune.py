@@ -1,5 +1,4 @@
-"""What phase 5 shows: the size of the space, the search as it goes, its winner against the hand and
-the libraries, its price."""
+"""What phase 5 shows: the space, the search as it goes, its winner against others, its price."""
 
 from __future__ import annotations
 
@@ -25,17 +24,12 @@ from tvm_practice.experiments.manual_schedule import make_step
 
 QUICK_TRIALS, TRIALS = 64, 256
 BATCH = 16
-# MetaSchedule's own 512 are for thousands of trials: they would spend as long on predicting as on
-# measuring.
+# MetaSchedule's own 512 are for thousands of trials; for these, they take longer than measuring.
 POPULATION = 128
 HAND_STEPS = ("2.1", "2.2", "2.3", "2.4", "2.5")
 NAIVE, HAND, TUNED = "naive", "hand (phase 2)", "tuned"
-# The longest that the search is silent: a batch that is built, or a candidate that is timed, to its
-# limit.
-SILENT_SECONDS = 120 + BATCH * BUILD_SECONDS + RUN_SECONDS
 SESSIONS = "sessions.jsonl"
-# The fastest of many measurements is partly the luckiest: so many of the best run so many times
-# more.
+# The fastest of many measurements is partly the luckiest: these many run these many times more.
 FINALISTS, FINAL_ROUNDS = 5, 5
 
 Size = tuple[int, int, int]
@@ -66,8 +60,10 @@ def run(session) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a search before it starts. module: the workload, pickled, since this process
-    has no TVM."""
+    """What is known of a search before it starts.
+
+    module: the workload, pickled, since the terminal's process has no TVM.
+    """
 
     key: str
     module: bytes
@@ -154,7 +150,7 @@ def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> 
         ):
             bar.update(bar.task_ids[0], completed=len(earlier))
             while not done.finished:
-                match worker.answer(SILENT_SECONDS):
+                match worker.answer(silent_seconds(size)):
                     case Measured() as one:
                         _count(done, one)
                         show.advance(bar, _progress(done, size))
@@ -530,6 +526,11 @@ def run_seconds(size: Size) -> float:
     """How long timing one candidate may take: ten seconds, or where that is more, three calls at 20
     GFLOP/s."""
     return max(RUN_SECONDS, 3 * flops(*size) / 20e9)
+
+
+def silent_seconds(size: Size) -> float:
+    """The longest that the search says nothing: a whole batch, or the finals, to every limit."""
+    return 120 + BATCH * BUILD_SECONDS + FINALISTS * FINAL_ROUNDS * run_seconds(size)
 
 
 def run_finalists_again(folder: Path, module, measure: Measure) -> None:

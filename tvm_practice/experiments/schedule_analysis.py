@@ -11,8 +11,9 @@ from tvm_practice.common.competitors import libraries, runnable_matmul
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 from tvm_practice.experiments.manual_schedule import Steps, make_step
 
-QUICK_SIZES = (16, 32, 64, 96, 128, 192, 256)
-SIZES = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384)
+# Multiples of every register tile, so that no size has a copy for padding in it.
+QUICK_SIZES = (32, 64, 96, 128, 192, 256)
+SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 384)
 STEP_NAMES = {
     "2.1": "tiled",
     "2.2": "+ vectorized",
