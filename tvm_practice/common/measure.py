@@ -24,8 +24,7 @@ import numpy as np
 
 from tvm_practice.common.records import FAILED_SECONDS
 from tvm_practice.common.target import threads
-from tvm_practice.common.timing import _give_each_thread_a_core as give_each_thread_a_core
-from tvm_practice.common.timing import _seconds as seconds_per_call
+from tvm_practice.common.timing import give_each_thread_a_core, seconds_per_call
 from tvm_practice.common.worker import Failure, Worker, WorkerFailed
 
 if TYPE_CHECKING:

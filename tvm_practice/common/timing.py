@@ -272,11 +272,11 @@ def _serve(connection: Connection, candidate: Candidate, sample_seconds: float) 
     asked."""
     runnable = candidate.make(**candidate.arguments)
     call = runnable.call
-    calls, once = 1, _seconds(call, 1)
+    calls, once = 1, seconds_per_call(call, 1)
     while once * calls < sample_seconds:
         calls = max(calls + 1, min(calls * 10, math.ceil(1.2 * sample_seconds / max(once, 1e-9))))
-        once = _seconds(call, calls)
-    _give_each_thread_a_core()
+        once = seconds_per_call(call, calls)
+    give_each_thread_a_core()
     facts = {
         "calls_per_sample": calls,
         "flops": runnable.flops,
@@ -288,13 +288,13 @@ def _serve(connection: Connection, candidate: Candidate, sample_seconds: float) 
     while True:
         connection.recv()
         if once < WARM_SECONDS:
-            _seconds(call, math.ceil(WARM_SECONDS / once))
-        seconds = _seconds(call, calls)
+            seconds_per_call(call, math.ceil(WARM_SECONDS / once))
+        seconds = seconds_per_call(call, calls)
         _wait_until_quiet()
         connection.send(("returned", seconds))
 
 
-def _seconds(call: Callable[[], Any], calls: int) -> float:
+def seconds_per_call(call: Callable[[], Any], calls: int) -> float:
     """Seconds per call, measured over `calls` of them."""
     start = time.perf_counter()
     for _ in range(calls):
@@ -302,7 +302,7 @@ def _seconds(call: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def _give_each_thread_a_core() -> None:
+def give_each_thread_a_core() -> None:
     """Pin the threads that did the work, this one included, to a core each (Linux only).
 
     A scheduler may leave two threads that wake each other on one core for as long as a sample

@@ -391,7 +391,7 @@ def _shape(nest: LoopNest) -> str:
     copies = [
         name for name, _, _ in nest.buffers if name.startswith("B") and name.endswith("_global")
     ]
-    return ", ".join(told) + (", and a copy of B's tile" if copies else ", and no copy of B")
+    return ", ".join(told) + (", and a copy of B" if copies else ", and no copy of B")
 
 
 def _learning(done: Done, times: list[float | None], size: Size) -> list[str]:
