@@ -237,7 +237,7 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
         if len(sessions) > 1:
             _summary(sessions)
     except KeyboardInterrupt:
-        show.line("\nInterrupted; what was measured until here is lost, tuning records are kept.")
+        show.line("\nInterrupted.")
         return INTERRUPTED
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():

@@ -347,28 +347,27 @@ def _why(measured: Comparison, nest: LoopNest, plan: Plan, tried: int) -> list[s
     answer = [
         (
             f"In this run: {verdict.sentence()}. The hand is one schedule, chosen by a rule (a "
-            "tile that fills the registers). "
-            f"The search tried {tried} of {plan.schedules:,}, and its winner has {chosen}."
+            f"tile that fills the registers). The search tried {tried} in a space of "
+            f"{plan.schedules:,} tilings, and its winner has {chosen}."
         )
     ]
     if verdict.word == "faster":
         answer.append(
             "It beats the hand because it needs no reasons: it tries what nobody would write "
-            "down, and the measurement contains everything "
-            "that a rule leaves out, from the caches to what the compiler makes of the loops."
+            "down, and a measurement contains everything that a rule leaves out, from the caches "
+            "to what the compiler makes of the loops."
         )
     elif verdict.word == "slower":
         answer.append(
             "Here the hand won. A search finds only what is in its space, and only as much of "
-            "that as its trials allow: more trials "
-            "(--trials), or an idea of the hand that the space lacks, would be the next step."
+            "that as its trials allow: more trials (--trials), or an idea of the hand that the "
+            "space lacks, would be the next step."
         )
     else:
         answer.append(
-            "At this noise they are equal: the hand took somebody who knows the register file and "
-            "the caches of this CPU, the "
-            "search took a space and some time. On another CPU or size the hand's rule may not "
-            "hold; the search is simply run again."
+            "At this noise they cannot be told apart. The hand took somebody who knows the "
+            "registers and caches of this CPU; the search took a space and some time. On another "
+            "CPU or size the hand's rule may not hold; the search is simply run again."
         )
     return answer
 
