@@ -41,9 +41,8 @@ TITLES = {
     "auto_tune": "Searching for schedules",
 }
 
-RIGHT, WRONG, TODO = 0, 1, 2  # exit statuses: nothing wrong, an answer wrong, could not run
-COULD_NOT_RUN = 2
-INTERRUPTED = 130
+# Exit statuses.
+NOTHING_WRONG, ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Session:
     options: Options
     outcomes: list[Any] = field(default_factory=list)
     headline: str = ""
+    damaged: bool = False
     pictures: list[Path] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     _graded: dict[str, Any] = field(default_factory=dict)
@@ -233,6 +233,7 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
                     raise
                 show.diagnosis(str(error).partition(": ")[2])
                 session.headline = "could not run: the lesson file is damaged"
+                session.damaged = True
             session.save_report(machine)
         if len(sessions) > 1:
             _summary(sessions)
@@ -243,8 +244,8 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
         if error.failure.printed.strip():
             show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")
         return _refuse(f"the phase could not be finished: {error}")
-    damaged = any(session.headline.startswith("could not run") for session in sessions)
-    return WRONG if damaged or any(session.count("wrong") for session in sessions) else RIGHT
+    wrong = any(session.damaged or session.count("wrong") for session in sessions)
+    return ANSWER_WRONG if wrong else NOTHING_WRONG
 
 
 def _introduce(options: Options) -> dict[str, Any]:
@@ -252,18 +253,16 @@ def _introduce(options: Options) -> dict[str, Any]:
     with show.waiting("starting TVM ..."):
         machine = worker.call(target.machine)
     show.line(
-        f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), {machine['threads']} "
-        "threads of "
-        f"{machine['cores']} cores, load {machine['load']:.2f} | TVM {machine['tvm']}, LLVM "
-        f"{machine['llvm']}, "
-        f"Python {machine['python']} | seed {options.seed}",
+        f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), "
+        f"{machine['threads']} of {machine['cores']} cores, {machine['busy_cores']:.1f} of them busy "
+        f"| TVM {machine['tvm']}, LLVM {machine['llvm']}, Python {machine['python']} "
+        f"| seed {options.seed}",
         "dim",
     )
-    if machine["load"] > 0.5:
+    if machine["busy_cores"] > 0.25:
         show.line(
-            f"Other programs keep {machine['load']:.1f} cores busy (load average): figures will "
-            "be lower than they could be, "
-            "and verdicts less certain.",
+            f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures will "
+            "be lower than they could be, and verdicts less certain.",
             "yellow",
         )
     return machine
@@ -371,7 +370,7 @@ def _hint(exercise_id: str, more: int) -> int:
         show.say(f"{number}. {text}")
     if more + 1 < len(hints):
         show.line(f"(add --more{' --more' * more} for the next hint)", "dim")
-    return RIGHT
+    return NOTHING_WRONG
 
 
 def _command(name: str, summary: str, phases: Sequence[str]) -> click.Command:
@@ -404,7 +403,7 @@ def _status_of(command: click.Command) -> int:
         command.main(args=sys.argv[1:], prog_name=command.name)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else COULD_NOT_RUN
-    return RIGHT
+    return NOTHING_WRONG
 
 
 if __name__ == "__main__":

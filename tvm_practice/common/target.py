@@ -145,13 +145,15 @@ def machine() -> dict[str, str | int | float]:
     """What a reader needs to know to believe a figure: processor, threads, versions, and how busy
     the machine is.
 
-    Imports TVM, so it is called in a worker process. `load` is the one-minute load average before
-    the run.
+    Imports TVM, so it is called in a worker process. `busy_cores` is how many cores other programs
+    keep busy at this moment, `load` the one-minute load average, in which earlier runs count too.
     """
     import numpy
+    import psutil
     import tvm
 
     lanes, registers = vector_unit()
+    busy = psutil.cpu_percent(interval=0.3) / 100 * (psutil.cpu_count() or 1)
     return {
         "cpu": cpu_name(),
         "llvm_cpu": str(cpu_target().attrs["mcpu"]),
@@ -159,6 +161,7 @@ def machine() -> dict[str, str | int | float]:
         "threads": threads(),
         "vector_lanes_float32": lanes,
         "vector_registers": registers,
+        "busy_cores": round(busy, 2),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
