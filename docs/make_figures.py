@@ -54,7 +54,8 @@ def table(report: dict) -> str:
         "",
         f"{size}, float32, {machine['threads']} threads of an {machine['cpu']} "
         f"({machine['llvm_cpu']}), TVM {machine['tvm']}, LLVM "
-        f"{machine['llvm']}, {machine['busy_cores']:.1f} cores busy with other programs before the run. FMA peak measured in the "
+        f"{machine['llvm']}, {machine['busy_cores']:.1f} cores busy with other programs before "
+        "the run. FMA peak measured in the "
         f"same rounds: {peak:.0f} GFLOP/s. Made by "
         "`uv run python docs/make_figures.py`; the samples are in "
         "[docs/schedule_analysis.json](docs/schedule_analysis.json).",

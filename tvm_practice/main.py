@@ -254,14 +254,16 @@ def _introduce(options: Options) -> dict[str, Any]:
         machine = worker.call(target.machine)
     show.line(
         f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), "
-        f"{machine['threads']} of {machine['cores']} cores, {machine['busy_cores']:.1f} of them busy "
+        f"{machine['threads']} of {machine['cores']} cores, {machine['busy_cores']:.1f} of them "
+        "busy "
         f"| TVM {machine['tvm']}, LLVM {machine['llvm']}, Python {machine['python']} "
         f"| seed {options.seed}",
         "dim",
     )
     if machine["busy_cores"] > 0.25:
         show.line(
-            f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures will "
+            f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures "
+            "will "
             "be lower than they could be, and verdicts less certain.",
             "yellow",
         )
