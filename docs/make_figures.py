@@ -57,7 +57,7 @@ def table(report: dict) -> str:
         f"{machine['llvm']}, {machine['busy_cores']:.1f} cores busy with other programs before "
         "the run. FMA peak measured in the "
         f"same rounds: {peak:.0f} GFLOP/s. Made by "
-        "`uv run python docs/make_figures.py`; the samples are in "
+        "`./practice python docs/make_figures.py`; the samples are in "
         "[docs/schedule_analysis.json](docs/schedule_analysis.json).",
     ]
     return "\n".join(lines)

@@ -85,8 +85,7 @@ def test_plain_text_goes_into_a_pipe() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_read_only_reports_folder_costs_only_the_report(tmp_path) -> None:
-    blocked = tmp_path / "copy"
+def test_a_reports_folder_that_cannot_be_made_costs_only_the_report(tmp_path) -> None:
     subprocess.run(
         ["cp", "-r", str(ROOT / "tvm_practice"), str(tmp_path / "tvm_practice")], check=True
     )
@@ -101,4 +100,3 @@ def test_a_read_only_reports_folder_costs_only_the_report(tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "could not be written" in done.stdout
-    assert not blocked.exists()

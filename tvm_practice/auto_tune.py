@@ -3,9 +3,9 @@
     python -m tvm_practice.auto_tune              run this lesson; --trials N measures N schedules
     python -m tvm_practice.auto_tune --hint 5.1   a nudge, when you are stuck
 
-In phase 2 you chose a tile of 8 x 32, and you had reasons. Would 6 x 48 be better? Should k be
-unrolled by 2, or by 8? On another CPU, at another size, the answer differs, and nobody can compute
-it: caches, ports, prefetchers and the compiler below all have a say. But you can measure. A tuner
+In phase 2 the tile filled the registers, 8 x 32 on some CPUs, for a reason. Would 6 x 48 be better?
+Should k be unrolled by 2, or by 8? On another CPU, at another size, the answer differs, and nobody
+can compute it: caches, ports, prefetchers and the compiler below all have a say. But you can measure. A tuner
 does just that, thousands of times if it must. It needs four things:
 
     a task      what is to be computed, at which size, for which machine                       5.1

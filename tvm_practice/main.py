@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import sys
-import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,9 +187,9 @@ class Session:
         content = {"phase": self.phase, "machine": machine, "seed": self.seed, **self.report}
         try:
             _folder(REPORTS)
-            with tempfile.NamedTemporaryFile("w", dir=REPORTS, suffix=".tmp", delete=False) as file:
-                json.dump(content, file, indent=1)
-            os.replace(file.name, path)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(content, indent=1))
+            os.replace(unfinished, path)
         except OSError as error:
             show.line(
                 f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow"
@@ -244,6 +244,9 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
         if error.failure.printed.strip():
             show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")
         return _refuse(f"the phase could not be finished: {error}")
+    except Exception as error:  # whatever nobody foresaw is not the learner's wrong answer
+        show.line(traceback.format_exc(limit=-3), "dim")
+        return _refuse(f"the phase could not be finished: {type(error).__name__}: {error}")
     wrong = any(session.damaged or session.count("wrong") for session in sessions)
     return ANSWER_WRONG if wrong else NOTHING_WRONG
 
@@ -380,7 +383,10 @@ def _command(name: str, summary: str, phases: Sequence[str]) -> click.Command:
 
     @click.pass_context
     def run(context: click.Context, **given: Any) -> None:
-        context.exit(_run(phases, **given))
+        try:
+            context.exit(_run(phases, **given))
+        except KeyboardInterrupt:
+            context.exit(INTERRUPTED)
 
     for option in reversed(_OPTIONS):
         run = option(run)

@@ -3,7 +3,7 @@
     python -m tvm_practice.schedule_analysis             run this lesson
     python -m tvm_practice.schedule_analysis --hint 3.1  a nudge, when you are stuck
 
-A schedule cannot be wrong, but it can be slow, and nobody can tell by looking: you measure.
+A right schedule may still be slow, and nobody can tell by looking: you measure.
 Measuring is easy to do badly. One run tells what the machine was busy with. The mean of ten is
 moved by the one run in which a mail arrived. Two libraries in one process fight for the cores with
 their threads. And a loop that is timed right after another may find its data in the cache.

@@ -138,6 +138,8 @@ class _Reader:
         self.visit(statement.body, (*loops, (loop, statement.loop_var)))
 
     def _block(self, realize, loops: tuple) -> None:
+        from tvm import tirx
+
         block = realize.block
         for buffer in block.alloc_buffers:
             shape = tuple(_number(extent) for extent in buffer.shape)
@@ -159,7 +161,7 @@ class _Reader:
             reduced = [
                 str(value)
                 for axis, value in zip(block.iter_vars, realize.iter_values, strict=True)
-                if "Reduce" in str(axis)
+                if axis.iter_type == tirx.IterVar.CommReduce
             ]
             first = " and ".join(f"{value} == 0" for value in reduced)
             for text in _statement_lines(_substituted(block.init, values), self.analyzer):
@@ -175,7 +177,7 @@ class _Reader:
         used: dict = {}
         fed: dict = {}
         for axis, value in zip(block.iter_vars, realize.iter_values, strict=True):
-            letter = "R" if "Reduce" in str(axis) else "S"
+            letter = "R" if axis.iter_type == tirx.IterVar.CommReduce else "S"
 
             axis_name = axis.var.name.removeprefix("v_")
 

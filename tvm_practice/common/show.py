@@ -7,6 +7,7 @@ respected.
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -182,7 +183,11 @@ def rate(value: float) -> str:
 
 
 def share(value: float) -> str:
-    return "-" if value != value else f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+    if math.isnan(value):
+        return "-"
+    if value > 1.02:
+        return "disturbed"  # more than the peak: something else ran while the peak was measured
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
 def times(value: float) -> str:

@@ -179,8 +179,9 @@ class Comparison:
     def peak_gflops(self) -> float:
         """The FMA peak of all threads: PEAK_FMA's fastest round, NaN if it was not a candidate.
 
-        A peak is what the machine can do at all, so here, and only here, the best round counts. A
-        share of it errs on the low side when something else runs, never on the high one.
+        A peak is what the machine can do at all, so here, and only here, the best round counts.
+        Where something else runs through every round it is still too low, and a share of it beyond
+        100% tells so.
         """
         if PEAK_FMA.name not in self.figures:
             return math.nan

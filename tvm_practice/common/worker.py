@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -142,14 +143,18 @@ def call(
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide the program that was started: multiprocessing would import it again in every worker,
-    which needs none of it."""
-    main = sys.modules["__main__"]
+    """Hide the program that was started, which multiprocessing would import again in every worker,
+    and Ctrl-C, which the fork server would otherwise answer with a trace while it loads TVM."""
+    program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        sys.modules["__main__"] = program
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _send_result(connection: Connection, function: Callable[..., Any], arguments: tuple) -> None:

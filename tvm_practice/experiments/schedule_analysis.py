@@ -62,8 +62,8 @@ def _compare(session, whose: dict[str, str]) -> None:
             for row in rows
         ],
         f"The table: {OWNER[whose['3.2']]}. FMA peak of {measured.threads} threads in the same "
-        f"rounds: {show.rate(measured.peak_gflops)} GFLOP/s. {measured.rounds} paired rounds, "
-        f"every competitor {measured.threads} threads, "
+        f"rounds: {show.rate(measured.peak_gflops)} GFLOP/s. "
+        f"Up to {measured.rounds} paired rounds, every competitor {measured.threads} threads, "
         "in a process of its own, verified.",
     )
     if BEST in measured:
@@ -128,7 +128,7 @@ def _crossover(session, whose: dict[str, str]) -> None:
             )
             for size, pair in zip(sizes, pairs, strict=True)
         ],
-        "Tiled and vectorized, without and with the parallel outer loop.",
+        "Tiled and vectorized, without and with the parallel outer loop; the reference's steps.",
     )
     session.picture("crossover", lambda path: draw_crossover(path, sizes, pairs, found))
     session.report["crossover"] = {
