@@ -5,8 +5,8 @@
 
 In phase 2 the tile filled the registers, 8 x 32 on some CPUs, for a reason. Would 6 x 48 be better?
 Should k be unrolled by 2, or by 8? On another CPU, at another size, the answer differs, and nobody
-can compute it: caches, ports, prefetchers and the compiler below all have a say. But you can measure. A tuner
-does just that, thousands of times if it must. It needs four things:
+can compute it: caches, ports, prefetchers and the compiler below all have a say. But you can
+measure. A tuner does just that, thousands of times if it must. It needs four things:
 
     a task      what is to be computed, at which size, for which machine                       5.1
     a space     all the schedules that may be tried: a schedule with its numbers left open     5.2
