@@ -14,7 +14,6 @@ import resource
 import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -144,17 +143,15 @@ def call(
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Hide the program that was started, which multiprocessing would import again in every worker,
-    and Ctrl-C, which the fork server would otherwise answer with a trace while it loads TVM."""
+    and hold back Ctrl-C, which the fork server would answer with a trace while it loads TVM."""
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         sys.modules["__main__"] = program
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _send_result(connection: Connection, function: Callable[..., Any], arguments: tuple) -> None:
