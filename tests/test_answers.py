@@ -9,7 +9,7 @@ import pytest
 
 from tests.wrong_answers import answers_of
 from tvm_practice.checks import grade
-from tvm_practice.common.exercise import PHASES, REFERENCE, catalogue
+from tvm_practice.common.exercise import LESSONS, REFERENCE, catalogue
 from tvm_practice.common.worker import call
 
 FOLDER = Path(__file__).parent / "wrong_answers"
@@ -18,17 +18,17 @@ FEWEST_WRONG, FEWEST_RIGHT = 4, 2
 
 # Read in a worker: the answers import TVM and the lessons, which this process does not need.
 ANSWERS = [
-    (phase, *answer)
-    for phase in PHASES
-    if (FOLDER / f"{phase}.py").exists()
-    for answer in call(answers_of, phase)
+    (lesson, *answer)
+    for lesson in LESSONS
+    if (FOLDER / f"{lesson}.py").exists()
+    for answer in call(answers_of, lesson)
 ]
 WRONG = [answer for answer in ANSWERS if answer[3] is not None]
 RIGHT = [answer for answer in ANSWERS if answer[3] is None]
 
 
 def _names(answers: list) -> list[str]:
-    return [f"{phase}-{exercise_id}-{name}" for phase, name, exercise_id, _ in answers]
+    return [f"{lesson}-{exercise_id}-{name}" for lesson, name, exercise_id, _ in answers]
 
 
 @pytest.mark.parametrize("exercise_id", catalogue())
@@ -37,15 +37,15 @@ def test_the_reference_is_accepted(exercise_id: str) -> None:
     assert outcome.state == "right", outcome.sentence
 
 
-@pytest.mark.parametrize(("phase", "name", "exercise_id", "diagnosis"), RIGHT, ids=_names(RIGHT))
-def test_another_right_answer_is_accepted(phase, name, exercise_id, diagnosis) -> None:
-    outcome = grade(exercise_id, f"{FOLDER / phase}.py:{name}", seed=2)
+@pytest.mark.parametrize(("lesson", "name", "exercise_id", "diagnosis"), RIGHT, ids=_names(RIGHT))
+def test_another_right_answer_is_accepted(lesson, name, exercise_id, diagnosis) -> None:
+    outcome = grade(exercise_id, f"{FOLDER / lesson}.py:{name}", seed=2)
     assert outcome.state == "right", f"{name} is right, but was told: {outcome.sentence}"
 
 
-@pytest.mark.parametrize(("phase", "name", "exercise_id", "diagnosis"), WRONG, ids=_names(WRONG))
-def test_a_wrong_answer_gets_its_own_diagnosis(phase, name, exercise_id, diagnosis) -> None:
-    outcome = grade(exercise_id, f"{FOLDER / phase}.py:{name}", seed=3)
+@pytest.mark.parametrize(("lesson", "name", "exercise_id", "diagnosis"), WRONG, ids=_names(WRONG))
+def test_a_wrong_answer_gets_its_own_diagnosis(lesson, name, exercise_id, diagnosis) -> None:
+    outcome = grade(exercise_id, f"{FOLDER / lesson}.py:{name}", seed=3)
     assert outcome.state == "wrong", f"{name} is wrong, but counts as {outcome.state}"
     assert diagnosis in outcome.sentence, (
         f"{name} should be told {diagnosis!r}; it was told: {outcome.sentence}"

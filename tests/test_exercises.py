@@ -21,8 +21,11 @@ IDS = list(catalogue())
 
 def test_the_five_phases_declare_their_exercises_in_order() -> None:
     expected = {"1": 4, "2": 5, "3": 3, "4": 3, "5": 4}
-    assert [f"{phase}.{n}" for phase, count in expected.items() for n in range(1, count + 1)] == IDS
-    assert [catalogue()[f"{n}.1"].phase for n in range(1, 6)] == list(PHASES)
+    of_phases = [known for known in IDS if catalogue()[known].lesson in PHASES]
+    assert of_phases == [
+        f"{phase}.{n}" for phase, count in expected.items() for n in range(1, count + 1)
+    ]
+    assert [catalogue()[f"{n}.1"].lesson for n in range(1, 6)] == list(PHASES)
 
 
 @cache
@@ -42,7 +45,7 @@ def _skip_unless_a_stub(exercise_id: str) -> None:
 def test_a_stub_as_shipped_is_unsolved_and_says_so(exercise_id: str) -> None:
     _skip_unless_a_stub(exercise_id)
     known = catalogue()[exercise_id]
-    source = exercise.lesson_path(known.phase).read_text(encoding="utf-8")
+    source = exercise.lesson_path(known.lesson).read_text(encoding="utf-8")
     if AS_SHIPPED:
         assert f"# TODO({exercise_id}):" in source
         assert f'NotImplementedError("{exercise_id} {known.name}")' in source

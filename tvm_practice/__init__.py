@@ -13,12 +13,12 @@ process: `main` has it graded in processes of their own.
 import sys
 from pathlib import Path
 
-from tvm_practice.common.exercise import PHASES
+from tvm_practice.common.exercise import LESSONS, lesson_module, lesson_path
 from tvm_practice.common.target import set_thread_environment
 
 
 def _lesson_started() -> str | None:
-    """The phase that this Python process was started to run, if it is one."""
+    """The phase or lab that this Python process was started to run, if it is one."""
     if sys.argv[:1] == ["-m"]:  # what Python puts there until it has found the module
         options = sys.orig_argv[1:]
         module = next(
@@ -26,16 +26,14 @@ def _lesson_started() -> str | None:
             for n, option in enumerate(options)
             if option.startswith("-m")
         )
-        package, _, name = module.rpartition(".")
-        return name if package == __name__ and name in PHASES else None
-    script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
-    inside = script.is_file() and script.resolve().parent == Path(__file__).resolve().parent
-    return script.stem if inside and script.stem in PHASES else None
+        return next((lesson for lesson in LESSONS if lesson_module(lesson) == module), None)
+    script = Path(sys.argv[0] if sys.argv else "").resolve()
+    return next((lesson for lesson in LESSONS if lesson_path(lesson) == script), None)
 
 
 set_thread_environment()
 
-if (_phase := _lesson_started()) is not None:
-    from tvm_practice.main import run_phase_from_command_line
+if (_lesson := _lesson_started()) is not None:
+    from tvm_practice.main import run_lesson_from_command_line
 
-    sys.exit(run_phase_from_command_line(_phase))
+    sys.exit(run_lesson_from_command_line(_lesson))

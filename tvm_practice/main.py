@@ -1,5 +1,5 @@
-"""Run the phases: `python -m tvm_practice.main` all five in order, `python -m tvm_practice.<phase>`
-one.
+"""Run the lessons: `python -m tvm_practice.main` all five phases in order, with --labs the labs too,
+`python -m tvm_practice.<phase>` or `python -m tvm_practice.labs.<lab>` one.
 
 Exit status: 0 when nothing is wrong (an unsolved exercise is not wrong), 1 when an answer is wrong,
 2 when the command could not run, 130 when it was interrupted.
@@ -23,10 +23,15 @@ import click
 
 from tvm_practice.common import show, target, timing, worker
 from tvm_practice.common.exercise import (
+    LABS,
     LEARNER,
+    LESSONS,
     PHASES,
     REFERENCE,
     exercises_of,
+    lesson_file,
+    lesson_module,
+    lesson_path,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +44,10 @@ TITLES = {
     "schedule_analysis": "Measuring schedules",
     "relay_import": "Whole models: from PyTorch to Relax",
     "auto_tune": "Searching for schedules",
+    "conv1d": "One-dimensional convolution",
+    "fused_gelu": "A matmul with a fused epilogue",
+    "tensorize": "The CPU's own dot product",
+    "cost_model": "Inside the search",
 }
 
 # Exit statuses.
@@ -47,7 +56,7 @@ NOTHING_WRONG, ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for. size is (M, N, K) or None for the phase's own default."""
+    """What the command line asked for. size is (M, N, K) or None for the lesson's own default."""
 
     target: str
     quick: bool
@@ -59,10 +68,10 @@ class Options:
 
 @dataclass
 class Session:
-    """One run of one phase: its options, whose body of each exercise counts, and what it leaves
+    """One run of one lesson: its options, whose body of each exercise counts, and what it leaves
     behind."""
 
-    phase: str
+    lesson: str
     options: Options
     outcomes: list[Any] = field(default_factory=list)
     headline: str = ""
@@ -81,16 +90,16 @@ class Session:
 
     @property
     def records(self) -> Path:
-        """Where this phase keeps what it must find again in a later run."""
-        return _folder(RECORDS / self.phase)
+        """Where this lesson keeps what it must find again in a later run."""
+        return _folder(RECORDS / self.lesson)
 
     def size(self, quick: int, full: int) -> tuple[int, int, int]:
-        """(M, N, K) asked for with --size, or the square default of this phase."""
+        """(M, N, K) asked for with --size, or the square default of this lesson."""
         side = quick if self.quick else full
         return self.options.size or (side, side, side)
 
     def grade(self, exercise_id: str, whose: str) -> Any:
-        """The outcome of an exercise of any phase; each is graded once a session."""
+        """The outcome of an exercise of any lesson; each is graded once a session."""
         from tvm_practice.checks import grade
 
         if (exercise_id, whose) not in self._graded:
@@ -105,9 +114,8 @@ class Session:
         return LEARNER
 
     def exercise(self, exercise_id: str) -> str:
-        """Grade and show an exercise of this phase; return whose body the rest of the phase builds
-        on."""
-        known = next(known for known in exercises_of(self.phase) if known.id == exercise_id)
+        """Grade and show an exercise of this lesson; return whose body the rest of it builds on."""
+        known = next(known for known in exercises_of(self.lesson) if known.id == exercise_id)
         with show.waiting(f"{exercise_id} {known.title} ..."):
             whose = self.whose(exercise_id)
             shown = self.grade(exercise_id, whose)
@@ -167,9 +175,9 @@ class Session:
         return measured
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """Have `draw(path)` write reports/<phase>/<name>.png and say where it is; a full disk costs
+        """Have `draw(path)` write reports/<lesson>/<name>.png and say where it is; a full disk costs
         only the picture."""
-        path = REPORTS / self.phase / f"{name}.png"
+        path = REPORTS / self.lesson / f"{name}.png"
         try:
             _folder(path.parent)
             draw(path)
@@ -182,9 +190,9 @@ class Session:
         show.line(f"  picture: {_relative(path)}", "dim")
 
     def save_report(self, machine: dict[str, Any]) -> None:
-        """Write what was measured to reports/<phase>.json, whole or not at all."""
-        path = REPORTS / f"{self.phase}.json"
-        content = {"phase": self.phase, "machine": machine, "seed": self.seed, **self.report}
+        """Write what was measured to reports/<lesson>.json, whole or not at all."""
+        path = REPORTS / f"{self.lesson}.json"
+        content = {"lesson": self.lesson, "machine": machine, "seed": self.seed, **self.report}
         try:
             _folder(REPORTS)
             unfinished = path.with_suffix(".tmp")
@@ -208,11 +216,11 @@ def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-# ------------------------------------------------------------------------------- running the phases
+# ------------------------------------------------------------------------------ running the lessons
 
 
-def run_phases(phases: Sequence[str], options: Options) -> int:
-    """Run the phases in order, then the summary if there are several; return the exit status."""
+def run_lessons(lessons: Sequence[str], options: Options) -> int:
+    """Run the lessons in order, then the summary if there are several; return the exit status."""
     try:
         target.check_usable(options.target)
     except target.UnusableTarget as error:
@@ -220,14 +228,13 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
     sessions = []
     try:
         machine = _introduce(options)
-        for phase in phases:
-            session = Session(phase, options)
+        for lesson in lessons:
+            session = Session(lesson, options)
             sessions.append(session)
-            show.title(
-                f"Phase {PHASES.index(phase) + 1}  {TITLES[phase]}", f"tvm_practice/{phase}.py"
-            )
+            kind = f"Phase {PHASES.index(lesson) + 1}" if lesson in PHASES else "Lab"
+            show.title(f"{kind}  {TITLES[lesson]}", lesson_file(lesson))
             try:
-                importlib.import_module(f"tvm_practice.experiments.{phase}").run(session)
+                importlib.import_module(f"tvm_practice.experiments.{lesson}").run(session)
             except worker.WorkerFailed as error:
                 if "BrokenLesson" not in str(error):
                     raise
@@ -243,10 +250,10 @@ def run_phases(phases: Sequence[str], options: Options) -> int:
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
             show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")
-        return _refuse(f"the phase could not be finished: {error}")
+        return _refuse(f"the lesson could not be finished: {error}")
     except Exception as error:  # whatever nobody foresaw is not the learner's wrong answer
         show.line(traceback.format_exc(limit=-3), "dim")
-        return _refuse(f"the phase could not be finished: {type(error).__name__}: {error}")
+        return _refuse(f"the lesson could not be finished: {type(error).__name__}: {error}")
     wrong = any(session.damaged or session.count("wrong") for session in sessions)
     return ANSWER_WRONG if wrong else NOTHING_WRONG
 
@@ -276,19 +283,27 @@ def _introduce(options: Options) -> dict[str, Any]:
 def _summary(sessions: Sequence[Session]) -> None:
     show.title("Summary")
     rows = []
-    for number, session in enumerate(sessions, 1):
-        exercises = exercises_of(session.phase)
+    for session in sessions:
+        exercises = exercises_of(session.lesson)
         done = session.count("right")
         wrong = session.count("wrong")
         state = "references" if session.options.solutions else f"{done} of {len(exercises)}"
         rows.append(
             (
-                f"{number} {session.phase}",
+                f"{PHASES.index(session.lesson) + 1} {session.lesson}"
+                if session.lesson in PHASES
+                else f"lab {session.lesson}",
                 state + (f", {wrong} wrong" if wrong else ""),
                 session.headline,
             )
         )
-    show.table(("phase", "solved ", "this run "), rows)
+    run = {session.lesson for session in sessions}
+    rows += [
+        (f"lab {lab}", "-", f"python -m {lesson_module(lab)}")
+        for lab in LABS
+        if lab not in run and lesson_path(lab).exists()
+    ]
+    show.table(("lesson", "solved ", "this run "), rows)
     pictures = [_relative(path) for session in sessions for path in session.pictures]
     if pictures:
         show.line("Pictures: " + ", ".join(map(str, pictures)))
@@ -300,12 +315,12 @@ def _summary(sessions: Sequence[Session]) -> None:
     if (following := wrong or todo) is None:
         show.line("Every exercise is solved.", "bold green")
         return
-    phase = next(s.phase for s in sessions if following in s.outcomes)
-    known = next(known for known in exercises_of(phase) if known.id == following.id)
+    lesson = next(session.lesson for session in sessions if following in session.outcomes)
+    known = next(known for known in exercises_of(lesson) if known.id == following.id)
     verb = "correct" if following is wrong else "write"
     show.line(
         f"Next: {verb} exercise {known.id}, {known.title}, at {known.place}, "
-        f"then run  python -m tvm_practice.{phase}",
+        f"then run  python -m {lesson_module(lesson)}",
         "bold",
     )
 
@@ -356,15 +371,25 @@ _OPTIONS = (
 )
 
 
-def _run(phases: Sequence[str], hint: str | None, more: int, seed: int | None, **given: Any) -> int:
+_LABS = click.option("--labs", is_flag=True, help="The labs too, after the phases.")
+
+
+def _run(
+    lessons: Sequence[str],
+    hint: str | None,
+    more: int,
+    seed: int | None,
+    labs: bool = False,
+    **given: Any,
+) -> int:
     if hint is not None:
         return _hint(hint, more)
     seed = seed if seed is not None else secrets.randbelow(1 << 31)
-    return run_phases(phases, Options(seed=seed, **given))
+    return run_lessons([*lessons, *(LABS if labs else ())], Options(seed=seed, **given))
 
 
 def _hint(exercise_id: str, more: int) -> int:
-    known = {known.id: known for phase in PHASES for known in exercises_of(phase)}
+    known = {known.id: known for lesson in LESSONS for known in exercises_of(lesson)}
     if exercise_id not in known:
         return _refuse(f"there is no exercise {exercise_id!r}; there are {', '.join(known)}.")
     from tvm_practice.checks import hints_of
@@ -378,32 +403,34 @@ def _hint(exercise_id: str, more: int) -> int:
     return NOTHING_WRONG
 
 
-def _command(name: str, summary: str, phases: Sequence[str]) -> click.Command:
-    """A click command that runs `phases`."""
+def _command(
+    name: str, summary: str, lessons: Sequence[str], more_options: Sequence[Callable] = ()
+) -> click.Command:
+    """A click command that runs `lessons`."""
 
     @click.pass_context
     def run(context: click.Context, **given: Any) -> None:
         try:
-            context.exit(_run(phases, **given))
+            context.exit(_run(lessons, **given))
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *more_options)):
         run = option(run)
     return click.command(name, help=summary)(run)
 
 
-def run_phase_from_command_line(phase: str) -> int:
-    """The entry of `python -m tvm_practice.<phase>`; returns the exit status."""
-    command = _command(f"python -m tvm_practice.{phase}", f"{TITLES[phase]}.", (phase,))
-    return _status_of(command)
+def run_lesson_from_command_line(lesson: str) -> int:
+    """The entry of `python -m tvm_practice.<phase>` and of the labs; returns the exit status."""
+    return _status_of(
+        _command(f"python -m {lesson_module(lesson)}", f"{TITLES[lesson]}.", (lesson,))
+    )
 
 
 def main() -> int:
     """The entry of `python -m tvm_practice.main`; returns the exit status."""
-    return _status_of(
-        _command("python -m tvm_practice.main", "All five phases in order, then a summary.", PHASES)
-    )
+    summary = "All five phases in order, then a summary."
+    return _status_of(_command("python -m tvm_practice.main", summary, PHASES, (_LABS,)))
 
 
 def _status_of(command: click.Command) -> int:

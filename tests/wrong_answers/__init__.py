@@ -38,10 +38,10 @@ def _mark(answer: Answer) -> Callable[[Callable], Callable]:
     return mark
 
 
-def answers_of(phase: str) -> list[tuple[str, str, str | None]]:
-    """(function name, exercise, diagnosis or None) of every marked answer of a phase, in the order
+def answers_of(lesson: str) -> list[tuple[str, str, str | None]]:
+    """(function name, exercise, diagnosis or None) of every marked answer of a lesson, in the order
     of the file."""
-    module = importlib.import_module(f"tests.wrong_answers.{phase}")
+    module = importlib.import_module(f"tests.wrong_answers.{lesson}")
     return [
         (name, function.answer.exercise_id, function.answer.diagnosis)
         for name, function in vars(module).items()

@@ -104,13 +104,13 @@ def check(exercise_id: str, hints: tuple[str, str, str]) -> Callable[[Callable],
 
 def check_of(exercise_id: str) -> Check:
     """The check of an exercise. Imports the lesson and TVM: to be called in a worker or test."""
-    exercise.load_lesson(exercise.catalogue()[exercise_id].phase)
+    exercise.load_lesson(exercise.catalogue()[exercise_id].lesson)
     return _check(exercise_id)
 
 
 def _check(exercise_id: str) -> Check:
     known = exercise.catalogue()[exercise_id]
-    return getattr(importlib.import_module(f"tvm_practice.checks.{known.phase}"), known.name)
+    return getattr(importlib.import_module(f"tvm_practice.checks.{known.lesson}"), known.name)
 
 
 def hints_of(exercise_id: str) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def hints_of(exercise_id: str) -> tuple[str, ...]:
 
 def _hints(exercise_id: str) -> tuple[str, ...]:
     with suppress(exercise.BrokenLesson):  # whoever broke the lesson may need the hint most
-        exercise.load_lesson(exercise.catalogue()[exercise_id].phase)
+        exercise.load_lesson(exercise.catalogue()[exercise_id].lesson)
     return _check(exercise_id).hints
 
 
@@ -207,7 +207,7 @@ def _last_line(exercise_id: str, whose: str, printed: str) -> str:
     """The body's line that faulthandler saw last, as "line 7, `while True:`"; "" if it saw none."""
     file = whose.rpartition(":")[0]
     if whose in (LEARNER, REFERENCE):
-        file = str(exercise.lesson_path(exercise.catalogue()[exercise_id].phase))
+        file = str(exercise.lesson_path(exercise.catalogue()[exercise_id].lesson))
     stack = re.split(r"^(?:Fatal Python error|Timeout \()", printed, flags=re.MULTILINE)[-1]
     found = re.search(rf'File "{re.escape(file)}", line (\d+)', stack)
     if found is None or stack == printed:

@@ -1,9 +1,8 @@
 """The registry of exercises, and whose body runs: the learner's or the reference.
 
 A lesson file marks its exercises with `@exercise("2.1", "Tile the loop nest")`. This module reads
-lesson files as text
-before it runs them: a learner's file may hold a syntax error, and that must cost one exercise, not
-the whole phase.
+lesson files as text before it runs them: a learner's file may hold a syntax error, and that must
+cost one exercise, not the whole lesson.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PHASES = ("te_basics", "manual_schedule", "schedule_analysis", "relay_import", "auto_tune")
+LABS = ("conv1d", "fused_gelu", "tensorize", "cost_model")
+LESSONS = PHASES + LABS
 
 LEARNER = "learner"
 REFERENCE = "reference"
@@ -45,13 +46,13 @@ class Exercise:
 
     id: str
     title: str
-    phase: str
+    lesson: str
     name: str
     line: int
 
     @property
     def place(self) -> str:
-        return f"tvm_practice/{self.phase}.py:{self.line}"
+        return f"{lesson_file(self.lesson)}:{self.line}"
 
 
 class BrokenAnswer(Exception):
@@ -63,8 +64,19 @@ class BrokenLesson(Exception):
     says the way out."""
 
 
-def lesson_path(phase: str) -> Path:
-    return PACKAGE / f"{phase}.py"
+def lesson_path(lesson: str) -> Path:
+    """The file of a phase, or of a lab."""
+    return PACKAGE / "labs" / f"{lesson}.py" if lesson in LABS else PACKAGE / f"{lesson}.py"
+
+
+def lesson_file(lesson: str) -> str:
+    """The file as a person names it, from the root of the repository."""
+    return lesson_path(lesson).relative_to(PACKAGE.parent).as_posix()
+
+
+def lesson_module(lesson: str) -> str:
+    """What follows `python -m` to run a lesson."""
+    return f"tvm_practice.labs.{lesson}" if lesson in LABS else f"tvm_practice.{lesson}"
 
 
 # ---------------------------------------------------------------------------- reading a lesson file
@@ -88,12 +100,12 @@ _STILL_INSIDE = re.compile(r"^(?:\s|#|[)\]}]|$)")
 _STARTS = re.compile(r"^(?:@|def |class |import |from |# -{20})")
 
 
-def _source(phase: str) -> str:
+def _source(lesson: str) -> str:
     """A lesson file as text, whatever an editor made of its encoding."""
-    return lesson_path(phase).read_text(encoding="utf-8-sig", errors="replace")
+    return lesson_path(lesson).read_text(encoding="utf-8-sig", errors="replace")
 
 
-def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
+def _pieces(lesson: str, lines: list[str]) -> list[_Piece]:
     found = []
     for first, line in enumerate(lines):
         if not _DECORATOR.match(line):
@@ -119,14 +131,14 @@ def _pieces(phase: str, lines: list[str]) -> list[_Piece]:
         ):
             last += 1
         name = _DEFINITION.match(lines[definition])[1]  # type: ignore[index]
-        where = Exercise(mark[2], mark[4], phase, name, definition + 1)
+        where = Exercise(mark[2], mark[4], lesson, name, definition + 1)
         found.append(_Piece(first, last, where))
     return found
 
 
-def _checked(phase: str) -> list[tuple[str, str]]:
+def _checked(lesson: str) -> list[tuple[str, str]]:
     """(id, function name) of every exercise that has a check: those a lesson must have."""
-    path = PACKAGE / "checks" / f"{phase}.py"
+    path = PACKAGE / "checks" / f"{lesson}.py"
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
     return [
         (decorator.args[0].value, node.name)
@@ -148,47 +160,47 @@ def catalogue() -> dict[str, Exercise]:
     check, so that the rest of the course goes on.
     """
     exercises = {}
-    for phase in PHASES:
-        if not lesson_path(phase).exists():
+    for lesson in LESSONS:
+        if not lesson_path(lesson).exists():
             continue
-        lines = _source(phase).splitlines()
-        declared = {piece.exercise.id: piece.exercise for piece in _pieces(phase, lines)}
-        for exercise_id, name in _checked(phase):
+        lines = _source(lesson).splitlines()
+        declared = {piece.exercise.id: piece.exercise for piece in _pieces(lesson, lines)}
+        for exercise_id, name in _checked(lesson):
             known = declared.get(exercise_id)
             if known is None or known.name != name:
                 line = next((n for n, text in enumerate(lines, 1) if f"def {name}(" in text), 1)
                 title = known.title if known else name.replace("_", " ")
-                declared[exercise_id] = Exercise(exercise_id, title, phase, name, line)
+                declared[exercise_id] = Exercise(exercise_id, title, lesson, name, line)
         exercises |= {known: declared[known] for known in sorted(declared)}
     return exercises
 
 
-def exercises_of(phase: str) -> list[Exercise]:
-    return [known for known in catalogue().values() if known.phase == phase]
+def exercises_of(lesson: str) -> list[Exercise]:
+    return [known for known in catalogue().values() if known.lesson == lesson]
 
 
 @cache
-def load_lesson(phase: str) -> ModuleType:
-    """Run a lesson file as the module `tvm_practice.<phase>` and return it.
+def load_lesson(lesson: str) -> ModuleType:
+    """Run a lesson file as the module that `lesson_module` names, and return it.
 
     An exercise that is no valid Python is replaced by a function that raises BrokenAnswer with the
     line and the reason, so that the rest of the lesson still runs. Raises BrokenLesson if the fault
     lies outside the exercises.
     """
-    name = f"tvm_practice.{phase}"
+    name = lesson_module(lesson)
     if name in sys.modules:
         return sys.modules[name]
-    path = lesson_path(phase)
-    source = _source(phase)
+    path = lesson_path(lesson)
+    source = _source(lesson)
     try:
         code = _compiled(source, path)
     except SyntaxError:
-        code = _compiled(_without_broken_exercises(phase, source), path)
+        code = _compiled(_without_broken_exercises(lesson, source), path)
     specification = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
     module.BrokenAnswer = BrokenAnswer  # type: ignore[attr-defined]
     sys.modules[name] = module
-    setattr(importlib.import_module("tvm_practice"), phase, module)
+    setattr(importlib.import_module(name.rpartition(".")[0]), lesson, module)
     try:
         exec(code, module.__dict__)
     except BaseException as error:  # SystemExit too
@@ -196,8 +208,8 @@ def load_lesson(phase: str) -> ModuleType:
         frames = traceback.extract_tb(error.__traceback__)
         at = next((frame for frame in frames if frame.filename == str(path)), frames[-1])
         raise BrokenLesson(
-            f"tvm_practice/{phase}.py cannot be run: line {at.lineno}, `{at.line}`, raises "
-            f"{type(error).__name__}: {error}. {_way_out(phase)}"
+            f"{lesson_file(lesson)} cannot be run: line {at.lineno}, `{at.line}`, raises "
+            f"{type(error).__name__}: {error}. {_way_out(lesson)}"
         ) from error
     return module
 
@@ -207,18 +219,18 @@ def _compiled(source: str, path: Path) -> CodeType:
     return compile(source, str(path), "exec", dont_inherit=True)
 
 
-def _way_out(phase: str) -> str:
+def _way_out(lesson: str) -> str:
     return (
         "That line is outside the exercises; "
-        f"`git diff tvm_practice/{phase}.py` shows what changed there."
+        f"`git diff {lesson_file(lesson)}` shows what changed there."
     )
 
 
-def _without_broken_exercises(phase: str, source: str) -> str:
+def _without_broken_exercises(lesson: str, source: str) -> str:
     """The source with a stand-in for every exercise that Python cannot compile; as many lines."""
-    path = lesson_path(phase)
+    path = lesson_path(lesson)
     lines = source.splitlines()
-    pieces = _pieces(phase, lines)
+    pieces = _pieces(lesson, lines)
     for piece in pieces:
         try:
             _compiled("\n".join(lines[piece.first : piece.last]), path)
@@ -232,7 +244,7 @@ def _without_broken_exercises(phase: str, source: str) -> str:
             owner = _owner(pieces, lines, number)
             if owner is None:
                 raise BrokenLesson(
-                    f"{_unreadable(phase, lines, number, error)} {_way_out(phase)}"
+                    f"{_unreadable(lesson, lines, number, error)} {_way_out(lesson)}"
                 ) from None
             pieces.remove(owner[0])
             _stand_in(lines, *owner, number, error)
@@ -256,7 +268,7 @@ def _owner(pieces: list[_Piece], lines: list[str], number: int) -> tuple[_Piece,
 def _stand_in(lines: list[str], piece: _Piece, end: int, number: int, error: SyntaxError) -> None:
     """Replace lines[piece.first:end] by a function that raises BrokenAnswer about line `number`."""
     known = piece.exercise
-    sentence = _unreadable(known.phase, lines, number, error)
+    sentence = _unreadable(known.lesson, lines, number, error)
     function = [
         f"@exercise({known.id!r}, {known.title!r})",
         f"def {known.name}(*_, **__): raise BrokenAnswer({sentence!r})",
@@ -264,10 +276,10 @@ def _stand_in(lines: list[str], piece: _Piece, end: int, number: int, error: Syn
     lines[piece.first : end] = function + [""] * (end - piece.first - len(function))
 
 
-def _unreadable(phase: str, lines: list[str], number: int, error: SyntaxError) -> str:
+def _unreadable(lesson: str, lines: list[str], number: int, error: SyntaxError) -> str:
     text = lines[number - 1].strip() if number <= len(lines) else ""
     shown = f", `{text}`" if text else ""
-    return f"Python cannot read tvm_practice/{phase}.py, line {number}{shown}: {error.msg}."
+    return f"Python cannot read {lesson_file(lesson)}, line {number}{shown}: {error.msg}."
 
 
 # ---------------------------------------------------------------------------------- whose body runs
@@ -287,17 +299,19 @@ def body(exercise_id: str, whose: str = REFERENCE) -> Callable[..., Any]:
             "`git checkout -p tvm_practice/` brings it back."
         )
     if whose == LEARNER:
-        lesson = load_lesson(known.phase)
+        lesson = load_lesson(known.lesson)
         if not callable(getattr(lesson, known.name, None)):
             raise BrokenLesson(
-                f"tvm_practice/{known.phase}.py has no function {known.name} any more, which is "
-                f"exercise {exercise_id}. `git checkout -p tvm_practice/{known.phase}.py` brings "
+                f"{lesson_file(known.lesson)} has no function {known.name} any more, which is "
+                f"exercise {exercise_id}. `git checkout -p {lesson_file(known.lesson)}` brings "
                 "back what was deleted."
             )
         return getattr(lesson, known.name)
-    load_lesson(known.phase)  # references and other answers may use the lesson's declarations
+    load_lesson(known.lesson)  # references and other answers may use the lesson's declarations
     if whose == REFERENCE:
-        return getattr(importlib.import_module(f"tvm_practice.solutions.{known.phase}"), known.name)
+        return getattr(
+            importlib.import_module(f"tvm_practice.solutions.{known.lesson}"), known.name
+        )
     path, _, name = whose.rpartition(":")
     specification = importlib.util.spec_from_file_location(Path(path).stem + "_answers", path)
     module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
