@@ -1,5 +1,5 @@
-"""Run the lessons: `python -m tvm_practice.main` all five phases in order, with --labs the labs too,
-`python -m tvm_practice.<phase>` or `python -m tvm_practice.labs.<lab>` one.
+"""Run the lessons: `python -m tvm_practice.main` all five phases in order, with --labs the labs
+too, `python -m tvm_practice.<phase>` or `python -m tvm_practice.labs.<lab>` one.
 
 Exit status: 0 when nothing is wrong (an unsolved exercise is not wrong), 1 when an answer is wrong,
 2 when the command could not run, 130 when it was interrupted.
@@ -175,8 +175,8 @@ class Session:
         return measured
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """Have `draw(path)` write reports/<lesson>/<name>.png and say where it is; a full disk costs
-        only the picture."""
+        """Have `draw(path)` write reports/<lesson>/<name>.png and say where it is; a full disk
+        costs only the picture."""
         path = REPORTS / self.lesson / f"{name}.png"
         try:
             _folder(path.parent)
