@@ -36,6 +36,7 @@ from tvm.s_tir import Schedule
 
 from tvm_practice.common.exercise import exercise
 from tvm_practice.common.target import register_tile as register_tile_of_this_cpu
+from tvm_practice.common.target import slabs_for, threads, vector_unit
 
 # -------------------------------------------------------------------------- worked: vector addition
 #
@@ -97,13 +98,13 @@ ROWS, COLUMNS = register_tile_of_this_cpu()
 # as in the vector addition, but a statement under a guard cannot become one vector instruction. So
 # the ladder pads first: it works on copies whose sides are multiples of the tile, filled up with
 # zeros, and copies the result back. Where the sides are multiples already, pad_einsum changes
-# nothing.
+# nothing. (What the copies cost, and how to lose them again, stands after 2.5.)
 
 
-def pad(sch: Schedule) -> None:
+def pad(sch: Schedule, rows: int = ROWS, columns: int = COLUMNS) -> None:
     """Round the sides of C up to multiples of the tile; the copies this needs are shared among the
     threads."""
-    sch.pad_einsum(sch.get_sblock("C"), [ROWS, COLUMNS, 1])
+    sch.pad_einsum(sch.get_sblock("C"), [rows, columns, 1])
     for block in sch.get_child_blocks(sch.get_sblock("root")):
         if sch.get(block).name_hint != "C":
             row, _ = sch.get_loops(block)
@@ -157,17 +158,39 @@ def vectorize(sch: Schedule) -> None:
 
 # -------------------------------------------------------------------------------------- 2.3 threads
 #
-# Starting a parallel loop costs microseconds: every thread must be woken, and all are waited for.
-# It should happen once, so the parallel loop should be the outermost one. And it must be a loop
-# whose iterations write different elements of C: two threads that add to the same element lose
-# updates. (TVM refuses to parallelize a reduction. Try it.)
+# First, in which order a thread should take its tiles. With io around jo it goes along a row of
+# tiles, through all of B, and starts again at B's first column for the next row: each element of B
+# comes from far away, is used for 8 rows, and is pushed out by the rest of B. Better to stay with
+# one panel of B, K x `columns` floats, which the second-level cache can hold, and go down all the
+# rows of tiles before the next panel.
+#
+# This worked step gives each thread a slab, its share of the rows of tiles, and puts jo outside of
+# the tiles in a slab:
+#
+#     for slab:                                   which rows, to be shared out
+#         for jo:                                 for every panel of B ...
+#             for io:                             ... down the slab
+#                 for k, ii, ji: ...
+
+
+def slab(sch: Schedule) -> None:
+    """Order the loops over tiles slab, jo, io: as many slabs as keep every thread equally busy."""
+    io, jo, *_ = sch.get_loops(sch.get_sblock("C"))
+    slabs, io = sch.split(io, [slabs_for(int(sch.get(io).extent)), None])
+    sch.reorder(slabs, jo, io)
+
+
+# Now to the threads. Starting a parallel loop costs microseconds: every thread must be woken, and
+# all are waited for. It should happen once, so the parallel loop should be the outermost one. And
+# it must be a loop whose iterations write different elements of C: two threads that add to the same
+# element lose updates. (TVM refuses to parallelize a reduction. Try it.)
 
 
 @exercise("2.3", "Share the tiles among threads")
 def parallelize(sch: Schedule) -> None:
     """Run the outermost loop in parallel.
 
-    sch: as 2.2 leaves it, loops io, jo, k, ii, ji around the block "C".
+    sch: as 2.2 and `slab` leave it, loops slab, jo, io, k, ii, ji around the block "C".
     """
     # TODO(2.3): 2 lines.
     raise NotImplementedError("2.3 parallelize")
@@ -182,7 +205,7 @@ def parallelize(sch: Schedule) -> None:
 #
 #   - a place: `copy = sch.cache_write(block, 0, "local")` makes the block write to a buffer
 #     C_local, and a new block copies C_local to C. `sch.reverse_compute_at(copy, loop)` moves the
-#     copy into `loop`, after the work done there; put it where one tile is finished: in jo, the
+#     copy into `loop`, after the work done there; put it where one tile is finished: in io, the
 #     loop around k. The buffer then shrinks to one tile (when the program is compiled: the printed
 #     nest still shows the shape of all of C).
 #   - constant indices: a register has no address, so "C_local[ii, ...]" must be a fixed name for
@@ -205,9 +228,9 @@ def register_tile(sch: Schedule) -> None:
     """Accumulate each tile in a "local" buffer: write cache in the loop around k, rows unrolled,
     zeroing before k.
 
-    sch: as 2.3 leaves it: loops io (parallel), jo, k, ii, ji (vectorized) around the block "C". The
-    loops outside k may have been fused to one; `*outer, k, ii, ji = sch.get_loops(block)` takes
-    them either way.
+    sch: as 2.3 leaves it: loops slab (parallel), jo, io, k, ii, ji (vectorized) around the block
+    "C". Some of the loops outside k may have been fused; `*outer, k, ii, ji = sch.get_loops(block)`
+    takes them either way.
     """
     # TODO(2.4): about 8 lines.
     raise NotImplementedError("2.4 register_tile")
@@ -249,18 +272,99 @@ def pack(sch: Schedule, columns: int) -> None:
     raise NotImplementedError("2.5 pack")
 
 
+# ----------------------------------------------------------------- worked: odd sizes without copies
+#
+# At 1000 x 517 the ladder still makes three passes that compute nothing: B is copied to a padded B
+# and that is packed; the tiles go to a padded C and that is copied to C. Each is a block like any
+# other, and can be computed where its neighbour is:
+#
+#   - compute_inline puts the padding into the packing, which then reads B itself, or a zero;
+#   - reverse_compute_inline puts the last copy into the tile's own: the tile leaves the registers
+#     for C directly, under a guard, since the last tile of a row hangs over the edge of C.
+#
+# The guard would keep every store from being a vector instruction. But it can only fail in the last
+# panel, so the loop over panels is cut in two: TVM compiles all panels but the last without guard.
+# That is what the annotation asks for.
+
+
+def fold_padding(sch: Schedule) -> None:
+    """Compute the copies that `pad` added where their neighbours are. sch: as 2.5 leaves it."""
+    copies = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
+    if "B_pad" in copies:
+        sch.compute_inline(sch.get_sblock("B_pad"))
+    if "C_pad" in copies:
+        sch.reverse_compute_inline(sch.get_sblock("C_pad"))
+        _, jo, *_ = sch.get_loops(sch.get_sblock("C_update"))
+        sch.annotate(jo, "pragma_loop_partition_hint", True)
+
+
+# ------------------------------------------------------------------------ worked: a single row of A
+#
+# The ladder lives on reuse: every element of B that is loaded is used for all rows of a tile. With
+# M = 1 there is one row, and every element of B is used once. Packing would copy B to read it
+# once; padding would compute seven rows of zeros. Now memory is the limit, as in the vector
+# addition, and all that counts is to read B at the speed at which memory delivers.
+#
+#   - Each thread should read a contiguous piece of B: half of its rows. But k is the reduction, and
+#     its iterations add to the same elements of C. `rfactor` is the answer: it splits the reduction
+#     in partial ones, here one a slab of k, each with its own row of partial sums, and a second
+#     block adds these up.
+#   - Going along a row of B, the partial sums are loaded and stored for each multiplication. Eight
+#     rows at once use each partial sum eight times before it is stored, and give the memory eight
+#     streams to fetch ahead.
+
+ROWS_AT_ONCE = 8
+
+
+def schedule_row(sch: Schedule) -> None:
+    """Read B once, in slabs of rows, one for each thread. sch: the matmul for M = 1."""
+    K = int(sch.get(sch.get_loops(sch.get_sblock("C"))[2]).extent)
+    *_, k = sch.get_loops(sch.get_sblock("C"))
+    slabs, _ = sch.split(k, [threads(), None])
+    partial = sch.rfactor(slabs, 0)
+    _, j, slabs, k = sch.get_loops(partial)
+    k, rows = sch.split(k, [None, min(ROWS_AT_ONCE, -(-K // threads()))])
+    j, lane = sch.split(j, [None, vector_unit()[0]])
+    sch.reorder(slabs, k, j, rows, lane)
+    sch.parallel(slabs)
+    sch.unroll(rows)
+    sch.vectorize(lane)
+    sch.decompose_reduction(partial, k)
+    _, j, slabs = sch.get_loops(sch.get_sblock("C"))
+    j, lane = sch.split(j, [None, vector_unit()[0]])
+    sch.reorder(j, slabs, lane)
+    sch.vectorize(lane)
+
+
 # --------------------------------------------------------------------------------------- the ladder
 #
-# The steps in order, each with the arguments it takes after the schedule. Phases 3 and 5 climb the
-# same ladder, with your functions wherever they are right.
+# The steps in order, and how each is taken: with what this lesson gives before and after it. Phases
+# 3 and 5 climb the same ladder, with your functions wherever they are right.
 
 LADDER = {
-    "2.1": ("tile", (ROWS, COLUMNS)),
-    "2.2": ("vectorize", ()),
-    "2.3": ("parallelize", ()),
-    "2.4": ("register tile", ()),
-    "2.5": ("pack B", (COLUMNS,)),
+    "2.1": "tile",
+    "2.2": "vectorize",
+    "2.3": "parallel",
+    "2.4": "register tile",
+    "2.5": "pack B",
 }
+
+
+def climb(sch: Schedule, exercise_id: str, step, rows: int = ROWS, columns: int = COLUMNS) -> None:
+    """Take one step of the ladder, with tiles of rows x columns; `step` is a body of the
+    exercise."""
+    if exercise_id == "2.1":
+        pad(sch, rows, columns)
+        step(sch, rows, columns)
+    elif exercise_id == "2.3":
+        slab(sch)
+        step(sch)
+    elif exercise_id == "2.5":
+        step(sch, columns)
+        fold_padding(sch)
+    else:
+        step(sch)
+
 
 # When you run this file, it draws the order in which A, B and C are touched, untiled and tiled.
 # Before you look: why does tiling help the cache, when it does exactly the same multiplications?

@@ -286,14 +286,14 @@ def parallelize_by_number(sch):
 
 @right("2.3")
 def parallelize_all_tiles(sch):
-    io, jo, *_ = loops(sch)
-    sch.parallel(sch.fuse(io, jo))
+    slab, jo, io, *_ = loops(sch)
+    sch.parallel(sch.fuse(slab, jo, io))
 
 
 @right("2.3")
-def parallelize_the_columns_of_tiles(sch):
-    io, jo, *_ = loops(sch)
-    sch.reorder(jo, io)
+def parallelize_the_panels(sch):
+    slab, jo, *_ = loops(sch)
+    sch.reorder(jo, slab)
     sch.parallel(jo)
 
 
@@ -308,71 +308,71 @@ def parallelize_nothing(sch):
     loops(sch)
 
 
-@wrong("2.3", "Loop j_0 is parallel, but it lies inside of i_0:")
+@wrong("2.3", "Loop j_0 is parallel, but it lies inside of i_0_0:")
 def parallelize_jo(sch):
     sch.parallel(loops(sch)[1])
 
 
-@wrong("2.3", "Loop i_1 is parallel, but it lies inside of i_0, j_0, k:")
+@wrong("2.3", "Loop i_1 is parallel, but it lies inside of i_0_0, j_0, i_0_1, k:")
 def parallelize_ii(sch):
-    sch.parallel(loops(sch)[3])
+    sch.parallel(loops(sch)[-2])
 
 
 @wrong("2.3", "Loop j_1 is parallel, but it lies inside of")
 def parallelize_ji(sch):
-    sch.parallel(loops(sch)[4])
+    sch.parallel(loops(sch)[-1])
 
 
-@wrong("2.3", "`sch.parallel(loops(sch)[2])`: TVM refuses: this loop is a reduction")
+@wrong("2.3", "`sch.parallel(loops(sch)[3])`: TVM refuses: this loop is a reduction")
 def parallelize_k(sch):
-    sch.parallel(loops(sch)[2])
+    sch.parallel(loops(sch)[3])
 
 
 @wrong("2.3", "each needs what the one before left there")
 def parallelize_everything_outside_the_tile(sch):
-    io, jo, k, *_ = loops(sch)
-    sch.parallel(sch.fuse(io, jo, k))
+    slab, jo, io, k, *_ = loops(sch)
+    sch.parallel(sch.fuse(slab, jo, io, k))
 
 
-@wrong("2.3", "2 loops are parallel, i_0 and j_0")
+@wrong("2.3", "2 loops are parallel, i_0_0 and j_0")
 def parallelize_two_loops(sch):
-    io, jo, *_ = loops(sch)
-    sch.parallel(io)
+    slab, jo, *_ = loops(sch)
+    sch.parallel(slab)
     sch.parallel(jo)
 
 
 @wrong("2.3", "k, ii and ji should still be the three inner ones")
 def parallelize_ji_moved_outside(sch):
-    io, jo, k, ii, ji = loops(sch)
-    sch.reorder(ji, io, jo, k, ii)
+    *others, ji = loops(sch)
+    sch.reorder(ji, *others)
     sch.parallel(ji)
 
 
 @wrong("2.3", "Loop j_1 is no longer vectorized")
 def parallelize_and_unroll_the_vectors(sch):
-    io, *_, ji = loops(sch)
-    sch.parallel(io)
+    slab, *_, ji = loops(sch)
+    sch.parallel(slab)
     sch.unroll(ji)
 
 
 @wrong("2.3", "as 2.1 left them")
 def parallelize_and_split_the_vectors(sch):
-    io, *_, ji = loops(sch)
-    sch.parallel(io)
+    slab, *_, ji = loops(sch)
+    sch.parallel(slab)
     _, lanes = sch.split(ji, [None, 2])
     sch.vectorize(lanes)
 
 
-@wrong("2.3", "no loop is parallel (i_0 is threadIdx.x, j_1 is vectorized)")
+@wrong("2.3", "no loop is parallel (i_0_0 is threadIdx.x, j_1 is vectorized)")
 def parallelize_as_on_a_gpu(sch):
     sch.bind(loops(sch)[0], "threadIdx.x")
 
 
 @wrong("2.3", "no loop is parallel (j_1 is vectorized)")
 def parallelize_before_fusing(sch):
-    io, jo, *_ = loops(sch)
-    sch.parallel(io)
-    sch.fuse(io, jo)  # makes a new loop, which is serial
+    slab, jo, *_ = loops(sch)
+    sch.parallel(slab)
+    sch.fuse(slab, jo)  # makes a new loop, which is serial
 
 
 @wrong("2.3", "but has a single iteration")
@@ -383,8 +383,8 @@ def parallelize_one_piece(sch):
 
 @wrong("2.3", "Loop i_1 is unrolled as well")
 def parallelize_and_unroll(sch):
-    io, *_, ii, _ = loops(sch)
-    sch.parallel(io)
+    slab, *_, ii, _ = loops(sch)
+    sch.parallel(slab)
     sch.unroll(ii)
 
 
@@ -394,10 +394,10 @@ def parallelize_and_unroll(sch):
 @right("2.4")
 def register_tile_unrolled_first_copied_last(sch):
     block = sch.get_sblock("C")
-    *_, jo, k, ii, _ = sch.get_loops(block)
+    *_, io, k, ii, _ = sch.get_loops(block)
     sch.unroll(ii)
     copy = sch.cache_write(block, 0, "local")
-    sch.reverse_compute_at(copy, jo)
+    sch.reverse_compute_at(copy, io)
     sch.decompose_reduction(block, k)
     *_, row, column = sch.get_loops(copy)
     sch.vectorize(column)
@@ -490,9 +490,9 @@ def register_tile_with_the_copy_left_behind(sch):
     register_tile_but(sch, copy_at=None)
 
 
-@wrong("2.4", "The copy to C stands in loop i_0, outside of j_0")
-def register_tile_with_the_copy_in_io(sch):
-    register_tile_but(sch, copy_at=lambda outer, k, ii: outer[0])
+@wrong("2.4", "The copy to C stands in loop j_0, outside of i_0_1")
+def register_tile_with_the_copy_in_jo(sch):
+    register_tile_but(sch, copy_at=lambda outer, k, ii: outer[1])
 
 
 @wrong("2.4", "The copy to C stands inside of k")
@@ -520,13 +520,13 @@ def register_tile_without_decompose(sch):
     register_tile_but(sch, decompose_at=None)
 
 
-@wrong("2.4", "The zeroing stands in loop i_0, before j_0")
-def register_tile_decomposed_at_jo(sch):
+@wrong("2.4", "The zeroing stands in loop j_0, before i_0_1")
+def register_tile_decomposed_at_io(sch):
     register_tile_but(sch, decompose_at=lambda outer, k: outer[-1])
 
 
-@wrong("2.4", "The zeroing stands before i_0")
-def register_tile_decomposed_at_io(sch):
+@wrong("2.4", "The zeroing stands before i_0_0")
+def register_tile_decomposed_at_the_slab(sch):
     register_tile_but(sch, decompose_at=lambda outer, k: outer[0])
 
 
@@ -573,13 +573,13 @@ def register_tile_without_unroll(sch):
 
 @wrong("2.4", "its 40 iterations would be written out")
 def register_tile_with_k_unrolled(sch):
-    sch.unroll(loops(sch)[2])
+    sch.unroll(loops(sch)[-3])
     register_tile_but(sch)
 
 
 @wrong("2.4", "Loop j_1 is unrolled, no longer vectorized")
 def register_tile_with_everything_unrolled(sch):
-    sch.unroll(loops(sch)[4])
+    sch.unroll(loops(sch)[-1])
     register_tile_but(sch)
 
 
@@ -614,15 +614,15 @@ def register_tile_with_jo_parallel_too(sch):
 
 @wrong("2.4", "no longer parallel")
 def register_tile_by_one_thread(sch):
-    io, jo, *_ = loops(sch)
-    sch.fuse(io, jo)  # makes a new loop, which is serial
+    slab, jo, *_ = loops(sch)
+    sch.fuse(slab, jo)  # makes a new loop, which is serial
     register_tile_but(sch)
 
 
-@wrong("2.4", "2.3 may also have fused io and jo")
-def register_tile_for_five_loops_only(sch):
-    _, jo, _, _, _ = loops(sch)
-    register_tile_but(sch, copy_at=lambda outer, k, ii: jo)
+@wrong("2.4", "2.3 may also have fused slab and jo")
+def register_tile_for_six_loops_only(sch):
+    _, _, io, _, _, _ = loops(sch)
+    register_tile_but(sch, copy_at=lambda outer, k, ii: io)
 
 
 @wrong("2.4", "block C writes 1 buffer(s), counted from 0; there is no number 1")
@@ -816,7 +816,7 @@ def pack_again_for_every_tile(sch, columns):
 
 @wrong("2.5", "The copy stands inside of k")
 def pack_again_for_every_k(sch, columns):
-    _pack_in(sch, columns, 2)
+    _pack_in(sch, columns, 3)
 
 
 @wrong("2.5", "it still runs through B row by row")
@@ -890,7 +890,7 @@ def pack_with_k_unrolled(sch, columns):
 
 
 @wrong(
-    "2.5", "or the layout of its result, are not as 2.4 left them: now i_0, j_0, k, i_1, j_1 (i_0"
+    "2.5", "or the layout of its result, are not as 2.4 left them: now i_0_0, j_0, i_0_1, k, i_1"
 )
 def pack_the_register_tile_too(sch, columns):
     pack_but(sch, columns)
@@ -900,4 +900,4 @@ def pack_the_register_tile_too(sch, columns):
 @wrong("2.5", "k is unrolled, i_1 is unrolled")
 def pack_and_unroll_k(sch, columns):
     pack_but(sch, columns)
-    sch.unroll(sch.get_loops(sch.get_sblock("C_update"))[2])
+    sch.unroll(sch.get_loops(sch.get_sblock("C_update"))[3])

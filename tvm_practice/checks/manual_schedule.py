@@ -36,20 +36,22 @@ def step(
     """Climb the ladder with references up to a step, and take that step with `body`; return the
     nests before and after, and the schedule.
 
-    fused: whether io and jo are one loop, as an answer to 2.3 may leave them.
+    fused: whether slab and jo are one loop, as an answer to 2.3 may leave them.
     """
-    arguments = {"2.1": tile, "2.5": tile[1:]}
     sch = lesson.matmul(*size)
-    lesson.pad(sch)
     for known in lesson.LADDER:
         if known == exercise_id:
             break
-        body_of(known)(sch, *arguments.get(known, ()))
+        lesson.climb(sch, known, body_of(known), *tile)
         if known == "2.3" and fused:
-            io, jo, *_ = sch.get_loops(sch.get_sblock("C"))
-            sch.parallel(sch.fuse(io, jo))
+            slab, jo, *_ = sch.get_loops(sch.get_sblock("C"))
+            sch.parallel(sch.fuse(slab, jo))
+    if exercise_id == "2.1":
+        lesson.pad(sch, *tile)
+    elif exercise_id == "2.3":
+        lesson.slab(sch)
     before, shapes = loop_nest(sch.mod), _argument_shapes(sch)
-    given = arguments.get(exercise_id, ())
+    given = {"2.1": tile, "2.5": tile[1:]}.get(exercise_id, ())
     trial.call(body, sch, *given)
     after = loop_nest(sch.mod)
     trial.show(after, before)
@@ -306,7 +308,7 @@ def _assert_neighbours(block: Block, place: int) -> None:
             "The outermost loop is the first that `sch.get_loops(block)` returns;"
             " `sch.parallel(loop)` shares it out."
         ),
-        '`io, *_ = sch.get_loops(sch.get_sblock("C"))`, then `sch.parallel(io)`',
+        '`slab, *_ = sch.get_loops(sch.get_sblock("C"))`, then `sch.parallel(slab)`',
     ),
 )
 def parallelize(body: Callable, trial: Trial) -> None:
@@ -398,8 +400,8 @@ def register_tile(body: Callable, trial: Trial) -> None:
         _assert_register_tile(product(before), after)
     except Wrong as error:
         raise Wrong(
-            "Right after loops io, jo, k, ii, ji. But 2.3 may also have fused io and jo to one"
-            f" loop, and then: {str(error).rstrip('.')}. `*outer, k, ii, ji = "
+            "Right after loops slab, jo, io, k, ii, ji. But 2.3 may also have fused slab and jo to"
+            f" one loop, and then: {str(error).rstrip('.')}. `*outer, k, ii, ji = "
             "sch.get_loops(block)`"
             " takes the loops either way."
         ) from None

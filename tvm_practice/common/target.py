@@ -117,18 +117,47 @@ def vector_unit() -> tuple[int, int]:
     return (8, 16) if has("avx") else (4, 16)
 
 
-def register_tile() -> tuple[int, int]:
+def register_tile(M: int = 0, N: int = 0) -> tuple[int, int]:
     """(rows, columns) of the block of C that is kept in vector registers while k runs.
 
     Two vectors wide, and as many rows (a power of two) as leave a third of the registers for B's
-    vectors and A's
-    broadcast element: 8 x 32 with AVX-512, 4 x 16 with AVX2, 8 x 8 with NEON.
+    vectors and A's broadcast element: 8 x 32 with AVX-512, 4 x 16 with AVX2, 8 x 8 with NEON.
+
+    For an M x N matrix that is no whole number of such tiles, one vector and up to twice the rows
+    if that leaves less to fill up; never more rows than M needs.
     """
     lanes, registers = vector_unit()
     rows = 1
     while 2 * (rows * 2) <= registers * 2 // 3:
         rows *= 2
-    return rows, 2 * lanes
+    tiles = [(rows, 2 * lanes), (2 * rows, lanes), (rows, lanes)]
+    if 0 < M < rows:
+        few = 1 << (M - 1).bit_length()
+        tiles = [(few, 2 * lanes), (few, lanes)]
+    return min(tiles, key=lambda tile: _round_up(M, tile[0]) * _round_up(N, tile[1]))
+
+
+def _round_up(extent: int, factor: int) -> int:
+    return -(-extent // factor) * factor
+
+
+def slabs_for(tiles: int) -> int:
+    """Into how many equal slabs to cut `tiles` rows of tiles, so that every thread gets as much.
+
+    The fewest that divide `tiles` and keep all threads busy for 98% of the time; where no number
+    does, the one that comes nearest.
+    """
+    count = max(threads(), 2)  # two at least: with one thread the loop nest keeps its form
+    even = [n for n in range(min(count, tiles), tiles + 1) if tiles % n == 0]
+    busy = {n: n / _round_up(n, count) for n in even}
+    return next((n for n in even if busy[n] >= 0.98), max(even, key=lambda n: busy[n]))
+
+
+def second_level_cache() -> int:
+    """Bytes of the second-level cache of one core; 1 MiB where the system does not tell."""
+    size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+    found = re.fullmatch(r"(\d+)K", size.read_text().strip()) if size.is_file() else None
+    return int(found[1]) * 1024 if found else 1 << 20
 
 
 def cpu_name() -> str:

@@ -9,13 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
-from tvm_practice.common.competitors import runnable_matmul
+from tvm_practice.common.competitors import libraries, runnable_matmul
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
+from tvm_practice.common.target import register_tile, second_level_cache
 from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparison, Runnable
 
 Steps = tuple[tuple[str, str], ...]  # (exercise, whose body), in the order they are applied
 
+RUNGS = {  # the ladder's steps; the lesson's own LADDER, which can only be read where TVM is loaded
+    "2.1": "tile",
+    "2.2": "vectorize",
+    "2.3": "parallel",
+    "2.4": "register tile",
+    "2.5": "pack B",
+}
 ADD_LENGTH = 1 << 24  # three arrays of 64 MiB: beyond most caches
 ORDER_SIZE = 32  # the matmul whose accesses are drawn
 CACHE_LINE_FLOATS = 16
@@ -164,10 +172,8 @@ def scheduled_matmul(M: int, N: int, K: int, steps: Steps):
     """The matmul after `steps` of the ladder, as a Schedule."""
     lesson = exercise.load_lesson("manual_schedule")
     sch = lesson.matmul(M, N, K)
-    if steps:
-        lesson.pad(sch)
     for known, whose in steps:
-        exercise.body(known, whose)(sch, *lesson.LADDER[known][1])
+        lesson.climb(sch, known, exercise.body(known, whose), *register_tile(M, N))
     return sch
 
 
@@ -183,19 +189,53 @@ def ladder_candidates(
     the reference's."""
     M, N, K = size
     common = {"M": M, "N": N, "K": K, "seed": seed}
-    names = {
-        "2.1": "tile",
-        "2.2": "vectorize",
-        "2.3": "parallel",
-        "2.4": "register tile",
-        "2.5": "pack B",
-    }
     candidates = [Candidate("naive", make_step, {**common, "steps": ()})]
     steps: Steps = ()
-    for known, name in names.items():
+    for known, name in RUNGS.items():
         steps = (*steps, (known, whose.get(known, REFERENCE)))
         candidates.append(Candidate(f"{known} {name}", make_step, {**common, "steps": steps}))
     return candidates
+
+
+def hand_schedule(M: int, N: int, K: int):
+    """The best that the references make of a size, and in words what that is.
+
+    A single row is read once. Otherwise the ladder, without packing where the second-level cache
+    holds all of B and nothing needs to be filled up.
+    """
+    if M == 1:
+        sch = exercise.load_lesson("manual_schedule").matmul(M, N, K)
+        exercise.load_lesson("manual_schedule").schedule_row(sch)
+        return sch
+    steps = [(known, REFERENCE) for known in RUNGS]
+    rows, columns = register_tile(M, N)
+    if M % rows == N % columns == 0 and second_level_cache() >= 4 * N * K:
+        steps.pop()
+    return scheduled_matmul(M, N, K, tuple(steps))
+
+
+def make_hand(M: int, N: int, K: int, seed: int) -> Runnable:
+    return runnable_matmul(hand_schedule(M, N, K), M, N, K, seed)
+
+
+# What the bench measures.
+SIZES = (
+    (256, 256, 256),
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (1000, 517, 333),
+    (4096, 64, 512),
+    (1, 4096, 4096),
+)
+QUICK_SIZES = ((64, 64, 64), (61, 35, 24), (1, 256, 256))
+
+
+def competitors(size: tuple[int, int, int], seed: int) -> list[Candidate]:
+    """Every rung of the ladder, the best of the hand-written schedules, and the libraries."""
+    M, N, K = size
+    hand = Candidate("hand", make_hand, {"M": M, "N": N, "K": K, "seed": seed})
+    return [*ladder_candidates(size, {}, seed), hand, *libraries(M, N, K, seed)]
 
 
 def vector_add_nests() -> tuple[LoopNest, LoopNest]:

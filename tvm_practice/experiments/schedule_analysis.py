@@ -8,8 +8,9 @@ from typing import Any
 
 from tvm_practice.common import exercise, show
 from tvm_practice.common.competitors import libraries, runnable_matmul
+from tvm_practice.common.target import register_tile
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
-from tvm_practice.experiments.manual_schedule import Steps, make_step
+from tvm_practice.experiments.manual_schedule import make_step
 
 # Multiples of every register tile, so that no size has a copy for padding in it.
 QUICK_SIZES = (32, 64, 96, 128, 192, 256)
@@ -103,9 +104,9 @@ def _crossover(session, whose: dict[str, str]) -> None:
         pairs = [
             session.compare(
                 [
-                    Candidate("serial", make_crossover, _at(size, session.seed, ("2.1", "2.2"))),
+                    Candidate("serial", make_step, _at(size, session.seed, ("2.1", "2.2"))),
                     Candidate(
-                        "parallel", make_crossover, _at(size, session.seed, ("2.1", "2.2", "2.3"))
+                        "parallel", make_step, _at(size, session.seed, ("2.1", "2.2", "2.3"))
                     ),
                 ],
                 what=f"serial against parallel at {size}",
@@ -187,10 +188,6 @@ def _at(size: int, seed: int, steps: tuple[str, ...]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- run in a worker
 
 
-def make_crossover(M: int, N: int, K: int, seed: int, steps: Steps) -> Runnable:
-    return make_step(M, N, K, seed, steps)
-
-
 def make_variant(
     M: int, N: int, K: int, seed: int, whose: dict[str, str], variant: str
 ) -> Runnable:
@@ -199,16 +196,11 @@ def make_variant(
 
     def applying(known: str):
         def apply(sch) -> None:
-            exercise.body(known, whose[known])(sch, *ladder.LADDER[known][1])
+            ladder.climb(sch, known, exercise.body(known, whose[known]), *register_tile(M, N))
 
         return apply
 
-    def padded_tile(sch) -> None:
-        ladder.pad(sch)
-        applying("2.1")(sch)
-
     steps = {name: applying(known) for known, name in STEP_NAMES.items()}
-    steps["tiled"] = padded_tile
     variants = exercise.body("3.1", whose["3.1"])(ladder.matmul(M, N, K), steps)
     return runnable_matmul(variants[variant], M, N, K, seed)
 

@@ -16,8 +16,8 @@ def vectorize(sch: Schedule) -> None:
 
 
 def parallelize(sch: Schedule) -> None:
-    io, *_ = sch.get_loops(sch.get_sblock("C"))
-    sch.parallel(io)
+    slab, *_ = sch.get_loops(sch.get_sblock("C"))
+    sch.parallel(slab)
 
 
 def register_tile(sch: Schedule) -> None:
