@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.ladder import assert_multiplies
+from tests.ladder import assert_multiplies, tile_and_slabs
 from tests.wrong_answers import answers_of
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.worker import call
@@ -26,6 +28,26 @@ OTHERS = [
 @pytest.mark.parametrize("size", [(1, 1, 1), (7, 5, 3), (33, 33, 33), (1000, 517, 333)], ids=str)
 def test_the_whole_ladder_multiplies_at_any_size(size) -> None:
     call(assert_multiplies, [size], tuple(REFERENCES.items()))
+
+
+# One row; fewer rows than a tile; sides that no tile divides; K = 1; a prime number of tiles.
+@pytest.mark.parametrize(
+    "size", [(1, 300, 77), (1, 1, 1), (3, 40, 9), (8 * 31, 64, 20), (66, 211, 1)], ids=str
+)
+def test_the_best_schedule_of_a_size_multiplies(size) -> None:
+    call(assert_multiplies, [size], None)
+
+
+@given(M=st.integers(1, 5000), N=st.integers(1, 5000))
+@settings(max_examples=200, deadline=None)
+def test_tile_and_slabs_fit_the_matrix(M: int, N: int) -> None:
+    """In this process: what they need to know of the CPU is asked only once."""
+    rows, columns, slabs = tile_and_slabs(M, N)
+    padded = -(-M // rows) * rows * (-(-N // columns) * columns)
+    widest = tile_and_slabs(1 << 12, 1 << 12)[:2]
+    assert (-(-M // rows)) % slabs == 0, "a slab would hold a part of a tile"
+    assert rows < 2 * M or rows == 1, "half of the rows are padding"
+    assert padded <= -(-M // widest[0]) * widest[0] * (-(-N // widest[1]) * widest[1])
 
 
 @pytest.mark.parametrize("count", range(len(EXERCISES)))
