@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.ladder import assert_multiplies, tile_and_slabs
 from tests.wrong_answers import answers_of
+from tvm_practice.common import target
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.worker import call
 
@@ -46,8 +47,22 @@ def test_tile_and_slabs_fit_the_matrix(M: int, N: int) -> None:
     padded = -(-M // rows) * rows * (-(-N // columns) * columns)
     widest = tile_and_slabs(1 << 12, 1 << 12)[:2]
     assert (-(-M // rows)) % slabs == 0, "a slab would hold a part of a tile"
-    assert rows < 2 * M or rows == 1, "half of the rows are padding"
+    assert rows <= M, "a row of the tile is padding in every tile"
     assert padded <= -(-M // widest[0]) * widest[0] * (-(-N // widest[1]) * widest[1])
+
+
+@pytest.mark.parametrize(
+    ("lanes", "registers", "expected"),
+    [(16, 32, (8, 32)), (8, 16, (6, 16)), (4, 16, (6, 8)), (4, 32, (8, 8))],
+    ids=["AVX-512", "AVX2", "SSE", "NEON"],
+)
+def test_the_tile_follows_from_the_vector_unit(monkeypatch, lanes, registers, expected) -> None:
+    monkeypatch.setattr(target, "vector_unit", lambda: (lanes, registers))
+    assert target.register_tile() == expected
+    for M, N in [(1000, 517), (7, 9), (4096, 64)]:
+        rows, columns = target.register_tile(M, N)
+        vectors = columns // lanes
+        assert rows * vectors + vectors + 1 <= registers, "the tile would spill"
 
 
 @pytest.mark.parametrize("count", range(len(EXERCISES)))

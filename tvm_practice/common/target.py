@@ -117,24 +117,32 @@ def vector_unit() -> tuple[int, int]:
     return (8, 16) if has("avx") else (4, 16)
 
 
-def register_tile(M: int = 0, N: int = 0) -> tuple[int, int]:
+# Sums that must be under way at once: two multiply-add units, each with a latency of 4 to 5 cycles.
+CHAINS = 10
+
+
+def register_tile(M: int = 1 << 12, N: int = 1 << 12) -> tuple[int, int]:
     """(rows, columns) of the block of C that is kept in vector registers while k runs.
 
-    Two vectors wide, and as many rows (a power of two) as leave a third of the registers for B's
-    vectors and A's broadcast element: 8 x 32 with AVX-512, 4 x 16 with AVX2, 8 x 8 with NEON.
-
-    For an M x N matrix that is no whole number of such tiles, one vector and up to twice the rows
-    if that leaves less to fill up; never more rows than M needs.
+    Two vectors wide, or one, and enough rows to keep the multiply-add units busy, as far as the
+    registers also hold the vectors of a row of B and an element of A. Among these tiles the one
+    that an M x N matrix leaves the least of to fill up; then the one that uses what it loads most
+    often. For a power of two that is 8 x 32 with AVX-512, 6 x 16 with AVX2 (16 registers), 8 x 8
+    with NEON.
     """
     lanes, registers = vector_unit()
-    rows = 1
-    while 2 * (rows * 2) <= registers * 2 // 3:
-        rows *= 2
-    tiles = [(rows, 2 * lanes), (2 * rows, lanes), (rows, lanes)]
-    if 0 < M < rows:
-        few = 1 << (M - 1).bit_length()
-        tiles = [(few, 2 * lanes), (few, lanes)]
-    return min(tiles, key=lambda tile: _round_up(M, tile[0]) * _round_up(N, tile[1]))
+    tiles = []
+    for vectors in (2, 1):
+        fewest, most = -(-CHAINS // vectors), (registers - 1 - vectors) // vectors
+        tiles += [(rows, vectors) for rows in range(min(fewest, M), min(most, M) + 1)]
+
+    def cost(tile: tuple[int, int]) -> tuple[int, float]:
+        rows, vectors = tile
+        loads_per_multiplication = (rows + vectors) / (rows * vectors)
+        return _round_up(M, rows) * _round_up(N, vectors * lanes), loads_per_multiplication
+
+    rows, vectors = min(tiles, key=cost)
+    return rows, vectors * lanes
 
 
 def _round_up(extent: int, factor: int) -> int:
