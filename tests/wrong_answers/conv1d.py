@@ -1,0 +1,412 @@
+"""Answers to the lab on convolution: mistakes made in first attempts, and right answers unlike the
+reference."""
+
+from tvm import te, tirx
+
+from tests.wrong_answers import right, wrong
+
+
+def zero():
+    return tirx.const(0.0, "float32")
+
+
+def placeholders(M, N):
+    return te.placeholder((M,), name="D"), te.placeholder((N,), name="W")
+
+
+def over_taps_but(M, N, sample=lambda i, k: i - k, length=None, taps=None, test=None):
+    """The reference, with one thing changed."""
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N if taps is None else taps), name="k")
+    test = test or (lambda s: tirx.all(s >= 0, s < M))
+
+    def rule(i):
+        s = sample(i, k)
+        return te.sum(tirx.if_then_else(test(s), D[s] * W[k], zero()), axis=k)
+
+    return [D, W, te.compute((length or M + N - 1,), rule, name="C")]
+
+
+# --------------------------------------------------------------------------------- 1 over the taps
+
+
+@right("conv1d.1")
+def over_taps_multiplying_outside_of_the_test(M, N):
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N), name="tap")
+    inside = lambda i: tirx.all(k <= i, i < M + k)  # noqa: E731
+    sample = lambda i: tirx.if_then_else(inside(i), D[i - k], zero())  # noqa: E731
+    return [D, W, te.compute((M + N - 1,), lambda i: te.sum(W[k] * sample(i), axis=k), name="C")]
+
+
+@right("conv1d.1")
+def over_taps_from_the_last_to_the_first(M, N):
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(n):
+        s = n - (N - 1) + k
+        inside = tirx.all(s >= 0, s < M)
+        return te.sum(tirx.if_then_else(inside, D[s] * W[N - 1 - k], zero()), axis=k)
+
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
+@wrong("conv1d.1", "it should run over the")
+def over_all_samples(M, N):
+    D, W = placeholders(M, N)
+    m = te.reduce_axis((0, M), name="m")
+
+    def rule(i):
+        inside = tirx.all(i - m >= 0, i - m < N)
+        return te.sum(tirx.if_then_else(inside, D[m] * W[i - m], zero()), axis=m)
+
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
+@wrong("conv1d.1", "That is the correlation")
+def correlate(M, N):
+    return over_taps_but(M, N, sample=lambda i, k: i + k - (N - 1))
+
+
+@wrong("conv1d.1", "memory outside the inputs")
+def over_taps_without_the_upper_test(M, N):
+    return over_taps_but(M, N, test=lambda s: s >= 0)
+
+
+@wrong("conv1d.1", "'same'")
+def as_many_results_as_samples(M, N):
+    return over_taps_but(M, N, length=M)
+
+
+@wrong("conv1d.1", "should return the list [D, W, C]")
+def only_the_result(M, N):
+    return over_taps_but(M, N)[2]
+
+
+@wrong("conv1d.1", "sums nothing")
+def without_a_sum(M, N):
+    D, W = placeholders(M, N)
+    inside = lambda i: i < M  # noqa: E731
+    rule = lambda i: tirx.if_then_else(inside(i), D[i] * W[0], zero())  # noqa: E731
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
+# ---------------------------------------------------------------------------------------- 2 padded
+
+
+def padded_but(M, N, length, before=None, p_length=None, t_length=None, read=None, names="PTC"):
+    """The reference, with one thing changed."""
+    D, W = placeholders(M, N)
+    before = N - 1 if before is None else before
+
+    def sample(t):
+        inside = tirx.all(t >= before, t < before + M)
+        return tirx.if_then_else(inside, D[t - before], zero())
+
+    P = te.compute((length + N - 1 if p_length is None else p_length,), sample, name=names[0])
+    k = te.reduce_axis((0, N), name="k")
+    read = read or (lambda i, k: i + N - 1 - k)
+    rule = lambda i: te.sum(P[read(i, k)] * W[k], axis=k)  # noqa: E731
+    T = te.compute((length if t_length is None else t_length,), rule, name=names[1])
+    return [D, W, te.compute((M + N - 1,), lambda i: T[i], name=names[2])]
+
+
+@right("conv1d.2")
+def padded_with_the_taps_counted_down(M, N, length):
+    D, W = placeholders(M, N)
+    zeros = N - 1
+
+    def sample(t):
+        return tirx.if_then_else(tirx.all(zeros <= t, t - zeros < M), D[t - zeros], zero())
+
+    P = te.compute((length + zeros,), sample, name="P")
+    k = te.reduce_axis((0, N), name="k")
+    T = te.compute((length,), lambda n: te.sum(P[n + k] * W[zeros - k], axis=k), name="T")
+    return [D, W, te.compute((M + N - 1,), lambda n: T[n], name="C")]
+
+
+@right("conv1d.2")
+def padded_by_two_conditions(M, N, length):
+    D, W = placeholders(M, N)
+
+    def sample(t):
+        late = tirx.if_then_else(t - (N - 1) < M, D[t - (N - 1)], zero())
+        return tirx.if_then_else(t < N - 1, zero(), late)
+
+    P = te.compute((length + N - 1,), sample, name="P")
+    k = te.reduce_axis((0, N), name="k")
+    T = te.compute((length,), lambda i: te.sum(W[k] * P[i - k + (N - 1)], axis=k), name="T")
+    return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
+
+
+@wrong("conv1d.2", "That is the correlation")
+def padded_correlation(M, N, length):
+    return padded_but(M, N, length, read=lambda i, k: i + k)
+
+
+@wrong("conv1d.2", "is a shift by N - 1 taken as N?")
+def padded_by_one_too_many(M, N, length):
+    return padded_but(M, N, length, before=N)
+
+
+@wrong("conv1d.2", "P has")
+def padded_before_only(M, N, length):
+    return padded_but(M, N, length, p_length=M + N - 1)
+
+
+@wrong("conv1d.2", "T has")
+def padded_without_the_length(M, N, length):
+    return padded_but(M, N, length, t_length=M + N - 1)
+
+
+@wrong("conv1d.2", 'There is no stage "T"')
+def padded_under_other_names(M, N, length):
+    return padded_but(M, N, length, names=("P", "sums", "C"))
+
+
+@wrong("conv1d.2", "T still tests every term")
+def padded_and_tested(M, N, length):
+    D, W = placeholders(M, N)
+    P = te.compute(
+        (length + N - 1,),
+        lambda t: tirx.if_then_else(tirx.all(t >= N - 1, t < N - 1 + M), D[t - (N - 1)], zero()),
+        name="P",
+    )
+    k = te.reduce_axis((0, N), name="k")
+    term = lambda i: tirx.if_then_else(i < M + N, P[i + N - 1 - k] * W[k], zero())  # noqa: E731
+    T = te.compute((length,), lambda i: te.sum(term(i), axis=k), name="T")
+    return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
+
+
+# ------------------------------------------------------------------------------------- 3 vectorize
+
+
+def loops(sch):
+    return sch.get_loops(sch.get_sblock("T"))
+
+
+@right("conv1d.3")
+def vectorize_by_two_splits(sch, vectors, lanes):
+    i, _ = loops(sch)
+    rest, lane = sch.split(i, [None, lanes])
+    _, iv = sch.split(rest, [None, vectors])
+    k = loops(sch)[-1]
+    sch.reorder(k, iv, lane)
+    sch.vectorize(lane)
+
+
+@right("conv1d.3")
+def vectorize_before_reordering(sch, vectors, lanes):
+    i, k = loops(sch)
+    _, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.vectorize(lane)
+    sch.reorder(k, iv, lane)
+
+
+@wrong("conv1d.3", "the loop nest is what it was before")
+def vectorize_nothing(sch, vectors, lanes):
+    loops(sch)
+
+
+@wrong("conv1d.3", "none is vectorized")
+def vectorize_without_vectorizing(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.reorder(io, k, iv, lane)
+
+
+@wrong("conv1d.3", "goes from one vector to the next")
+def vectorize_the_vectors(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.reorder(io, k, lane, iv)
+    sch.vectorize(iv)
+
+
+@wrong("conv1d.3", "expected io, k, iv, lane")
+def vectorize_without_a_tile(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, lane = sch.split(i, [None, lanes])
+    sch.reorder(io, k, lane)
+    sch.vectorize(lane)
+
+
+@wrong("conv1d.3", "each multiply-add waits for the one before")
+def vectorize_with_k_inside_the_tile(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.reorder(io, iv, k, lane)
+    sch.vectorize(lane)
+
+
+@wrong("conv1d.3", "with k outermost")
+def vectorize_with_k_outermost(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.reorder(k, io, iv, lane)
+    sch.vectorize(lane)
+
+
+@wrong("conv1d.3", "vectors in a tile")
+def vectorize_one_vector_at_a_time(sch, vectors, lanes):
+    i, k = loops(sch)
+    io, iv, lane = sch.split(i, [None, 1, lanes])
+    sch.reorder(io, k, iv, lane)
+    sch.vectorize(lane)
+
+
+@wrong("conv1d.3", "this loop is a reduction")
+def vectorize_the_taps(sch, vectors, lanes):
+    sch.vectorize(loops(sch)[1])
+
+
+# ----------------------------------------------------------------------------------- 4 parallelize
+
+
+@right("conv1d.4")
+def parallelize_by_number(sch, pieces):
+    sch.parallel(sch.split(loops(sch)[0], factors=[pieces, None])[0])
+
+
+@right("conv1d.4")
+def parallelize_by_the_tiles_of_a_piece(sch, pieces):
+    io, *_ = loops(sch)
+    piece, _ = sch.split(io, [None, int(sch.get(io).extent) // pieces])
+    sch.parallel(piece)
+
+
+@wrong("conv1d.4", "the loop nest is what it was before")
+def parallelize_nothing(sch, pieces):
+    loops(sch)
+
+
+@wrong("conv1d.4", "pieces to be shared out; expected")
+def parallelize_the_tiles(sch, pieces):
+    sch.parallel(loops(sch)[0])
+
+
+@wrong("conv1d.4", "none is parallel")
+def parallelize_without_parallel(sch, pieces):
+    sch.split(loops(sch)[0], [pieces, None])
+
+
+@wrong("conv1d.4", "woken again and again")
+def parallelize_the_inner_part(sch, pieces):
+    _, inner = sch.split(loops(sch)[0], [None, pieces])
+    sch.parallel(inner)
+
+
+@wrong("conv1d.4", "are interleaved")
+def parallelize_in_turns(sch, pieces):
+    rest, piece = sch.split(loops(sch)[0], [None, pieces])
+    sch.reorder(piece, rest)
+    sch.parallel(piece)
+
+
+@wrong("conv1d.4", "one inside of the other")
+def parallelize_twice(sch, pieces):
+    piece, io = sch.split(loops(sch)[0], [pieces, None])
+    sch.parallel(piece)
+    sch.parallel(io)
+
+
+# ------------------------------------------------------------------------------------- 5 registers
+
+
+@right("conv1d.5")
+def registers_unrolled_first(sch):
+    block = sch.get_sblock("T")
+    _, io, k, iv, lane = sch.get_loops(block)
+    sch.unroll(iv)
+    copy = sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(copy, io)
+    factors = [int(sch.get(iv).extent), int(sch.get(lane).extent)]
+    vector, part = sch.split(sch.get_loops(copy)[2], factors)
+    sch.vectorize(part)
+    sch.unroll(vector)
+    sch.decompose_reduction(block, k)
+
+
+@right("conv1d.5")
+def registers_with_the_zeroing_scheduled_by_itself(sch):
+    block = sch.get_sblock("T")
+    *_, io, k, iv, lane = sch.get_loops(block)
+    lanes = int(sch.get(lane).extent)
+    copy = sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(copy, io)
+    vector, part = sch.split(sch.get_loops(copy)[-1], [None, lanes])
+    sch.vectorize(part)
+    zero_block = sch.decompose_reduction(block, k)
+    sch.unroll(vector)
+    sch.unroll(iv)
+    sch.unroll(sch.get_loops(zero_block)[-2])
+
+
+def registers_but(
+    sch, scope="local", at=lambda io, k: io, kinds=("unroll", "vectorize"), unroll=True, zero="k"
+):
+    """The reference, with one thing changed."""
+    block = sch.get_sblock("T")
+    *_, io, k, iv, lane = sch.get_loops(block)
+    lanes = int(sch.get(lane).extent)
+    copy = sch.cache_write(block, 0, scope)
+    if zero == "first":
+        sch.decompose_reduction(block, k)
+    if at is not None:
+        sch.reverse_compute_at(copy, at(io, k))
+    if kinds is not None:
+        for loop, kind in zip(
+            sch.split(sch.get_loops(copy)[-1], [None, lanes]), kinds, strict=True
+        ):
+            if kind:
+                getattr(sch, kind)(loop)
+    if unroll:
+        sch.unroll(iv)
+    if zero == "k":
+        sch.decompose_reduction(block, k)
+
+
+@wrong("conv1d.5", "which is memory")
+def registers_in_memory(sch):
+    registers_but(sch, scope="global")
+
+
+@wrong("conv1d.5", "after all the loops")
+def registers_with_the_copy_left_behind(sch):
+    registers_but(sch, at=None)
+
+
+@wrong("conv1d.5", "The copy stands inside of k")
+def registers_with_the_copy_in_k(sch):
+    registers_but(sch, at=lambda io, k: k)
+
+
+@wrong("conv1d.5", "has a single loop over")
+def registers_with_the_copy_unsplit(sch):
+    registers_but(sch, kinds=None)
+
+
+@wrong("conv1d.5", "lanes, vectorized")
+def registers_with_a_serial_copy(sch):
+    registers_but(sch, kinds=("unroll", None))
+
+
+@wrong("conv1d.5", "The copy's loop over vectors is serial")
+def registers_with_the_copy_not_unrolled(sch):
+    registers_but(sch, kinds=(None, "vectorize"))
+
+
+@wrong("conv1d.5", "over the vectors of a tile, is serial")
+def registers_without_unroll(sch):
+    registers_but(sch, unroll=False)
+
+
+@wrong("conv1d.5", "still tested for every tap")
+def registers_without_decompose(sch):
+    registers_but(sch, zero=None)
+
+
+@wrong("conv1d.5", "Call it last")
+def registers_decomposed_first(sch):
+    registers_but(sch, zero="first")

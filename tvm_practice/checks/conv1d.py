@@ -1,0 +1,393 @@
+"""What "done" means in the lab on one-dimensional convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tvm_practice.checks import Trial, check
+from tvm_practice.common import verify
+from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.exercise import load_lesson
+from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
+from tvm_practice.common.target import build
+from tvm_practice.common.verify import Wrong
+
+lesson = load_lesson("conv1d")
+
+# (M, N): more samples than taps, fewer, and one tap.
+SHAPES = ((29, 6), (5, 9), (13, 1))
+
+
+def function_of(tensors, call: str):
+    """The PrimFunc of what an expression returned, which should be [D, W, C]."""
+    from tvm import te
+
+    if not isinstance(tensors, (list, tuple)) or len(tensors) != 3:
+        raise Wrong(f"{call} should return the list [D, W, C]; it returned {tensors!r:.80}.")
+    if not all(isinstance(tensor, te.Tensor) for tensor in tensors):
+        raise Wrong(f"{call} should return three te.Tensors; it returned {tensors!r:.80}.")
+    return te.create_prim_func(list(tensors))
+
+
+def assert_convolves(module, trial: Trial, M: int, N: int) -> None:
+    """Run it on random numbers, the filter lopsided, so that a turned-round one shows."""
+    d, w = verify.random_array(trial.rng, M), verify.random_array(trial.rng, N)
+    want = np.convolve(d.astype("float64"), w)
+    magnitude = np.convolve(abs(d.astype("float64")), abs(w))
+    reasons = [
+        (
+            np.convolve(d, w[::-1]),
+            "That is the correlation: the filter is turned round. Sample i - k goes with tap k.",
+        ),
+        (
+            np.concatenate([want[1:], [0.0]]),
+            "Every result stands one place too early: is a shift by N - 1 taken as N?",
+        ),
+        (
+            np.concatenate([[0.0], want[:-1]]),
+            "Every result stands one place too late: is a shift by N - 1 taken as N?",
+        ),
+    ]
+    try:
+        function = build(module)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Wrong(f"TVM cannot compile this program: {reason}") from None
+    got = verify.run(function, (d, w), (M + N - 1,))
+    verify.assert_close(got, want, magnitude, N, f"C (for {M} samples, {N} taps)", reasons)
+
+
+def block_of(nest: LoopNest, name: str, why: str) -> Block:
+    block = nest.computing(name)
+    if block is None:
+        there = ", ".join(block.name for block in nest.blocks)
+        raise Wrong(f'There is no stage "{name}" ({there}); {why}')
+    return block
+
+
+def assert_length(block: Block, M: int, N: int) -> None:
+    length = block.loops[0].extent
+    if length == M + N - 1:
+        return
+    modes = {M: "same", M - N + 1: "valid"}
+    mode = f", which np.convolve calls {modes[length]!r}" if length in modes else ""
+    raise Wrong(
+        f"C has {length} elements for {M} samples and {N} taps{mode}; the full convolution has "
+        f"M + N - 1 = {M + N - 1}."
+    )
+
+
+@check(
+    "conv1d.1",
+    hints=(
+        "Turn the question round: not which tap belongs to a sample, but which sample to a tap.",
+        "The reduction axis is k = te.reduce_axis((0, N), name='k'). The sample is D[i - k]; it is "
+        "there if 0 <= i - k < M, two comparisons in a tirx.all.",
+        "te.sum(tirx.if_then_else(tirx.all(i - k >= 0, i - k < M), D[i - k] * W[k], "
+        "tirx.const(0.0, 'float32')), axis=k), in a te.compute of shape (M + N - 1,)",
+    ),
+)
+def over_taps(body: Callable, trial: Trial) -> None:
+    for M, N in SHAPES:
+        call = f"over_taps({M}, {N})"
+        function = function_of(trial.call(body, M, N), call)
+        nest = loop_nest(function)
+        trial.show(nest)
+        block = block_of(nest, "C", "name the result so.")
+        assert_length(block, M, N)
+        extents = [
+            loop.extent for loop, axis in zip(block.loops, block.axes, strict=True) if axis == "R"
+        ]
+        if not extents:
+            raise Wrong(f"{call} sums nothing: there is no reduction axis in C.")
+        if extents != [N]:
+            raise Wrong(
+                f"The sum of {call} runs over {' x '.join(map(str, extents))} terms; it should run "
+                f"over the {N} taps: te.reduce_axis((0, N))."
+            )
+        assert_convolves(function, trial, M, N)
+
+
+@check(
+    "conv1d.2",
+    hints=(
+        "Three te.compute: the first has the only condition, the second the only sum.",
+        "P[t] is D[t - (N - 1)] where N - 1 <= t < N - 1 + M, else 0. For tap k, T[i] wants "
+        "D[i - k], which lies at P[i - k + N - 1].",
+        "T = te.compute((length,), lambda i: te.sum(P[i + N - 1 - k] * W[k], axis=k), name='T'); "
+        "C = te.compute((M + N - 1,), lambda i: T[i], name='C')",
+    ),
+)
+def padded(body: Callable, trial: Trial) -> None:
+    for M, N in SHAPES:
+        for length in (M + N - 1, M + N + 12):
+            call = f"padded({M}, {N}, {length})"
+            function = function_of(trial.call(body, M, N, length), call)
+            nest = loop_nest(function)
+            trial.show(nest)
+            stages = {
+                "P": block_of(nest, "P", "the padded samples are to be one."),
+                "T": block_of(nest, "T", "the sums are to be one."),
+                "C": block_of(nest, "C", "the result is to be one."),
+            }
+            assert_length(stages["C"], M, N)
+            if "R" in stages["C"].axes or "R" not in stages["T"].axes:
+                raise Wrong(
+                    "The sum belongs to T; C only takes the first M + N - 1 of its elements."
+                )
+            wanted = {"P": length + N - 1, "T": length}
+            for name, extent in wanted.items():
+                if stages[name].loops[0].extent != extent:
+                    raise Wrong(
+                        f"{name} has {stages[name].loops[0].extent} elements in {call}; expected "
+                        f"{'length + N - 1' if name == 'P' else 'length'} = {extent}."
+                    )
+            if _tests_inside(nest, "T"):
+                raise Wrong(
+                    "T still tests every term. P has a sample, if only a zero, wherever T asks for "
+                    "one, so nothing is left to be tested."
+                )
+            if "P" not in stages["T"].reads:
+                raise Wrong(f"T reads {', '.join(stages['T'].reads)}; it should read P and W.")
+            assert_convolves(function, trial, M, N)
+
+
+def _tests_inside(nest: LoopNest, name: str) -> bool:
+    """Whether the statement of a block has a condition in it."""
+    lines = [line.text for line in nest.lines if line.text.startswith(f"{name}[")]
+    return any("if" in text or "Select" in text for text in lines)
+
+
+# ------------------------------------------------------------------------------------ the schedules
+
+# (M, N, vectors, lanes, pieces): what the steps are tried at.
+CASES = ((150, 11, 3, 4, 2), (301, 8, 2, 16, 3))
+
+
+def step(exercise_id: str, body: Callable, trial: Trial, case):
+    """Climb with references up to a step, take it with `body`; the nests and the schedule."""
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    M, N, vectors, lanes, pieces = case
+    whole = vectors * lanes * pieces
+    length = -(-(M + N - 1) // whole) * whole
+    sch = Schedule(te.create_prim_func(body_of("conv1d.2")(M, N, length)))
+    given = {"conv1d.3": (vectors, lanes), "conv1d.4": (pieces,)}
+    for known in ("conv1d.3", "conv1d.4", "conv1d.5"):
+        arguments = given.get(known, ())
+        if known == exercise_id:
+            break
+        body_of(known)(sch, *arguments)
+    before = loop_nest(sch.mod)
+    trial.call(body, sch, *arguments)
+    after = loop_nest(sch.mod)
+    trial.show(after, before)
+    call = f"{body.__name__}({', '.join(['sch', *map(str, arguments)])})"
+    if after.lines == before.lines:
+        raise Wrong(
+            f"{call} ran, but the loop nest is what it was before. Each primitive changes sch "
+            "itself; was any called?"
+        )
+    return before, after, sch, call
+
+
+def sums(nest: LoopNest) -> Block:
+    return block_of(nest, "T", "the later steps look for the sums by that name.")
+
+
+def told(block: Block) -> str:
+    return ", ".join(
+        f"{loop.name} ({loop.extent}{'' if loop.kind == 'serial' else ', ' + loop.kind})"
+        for loop in block.loops
+    )
+
+
+@check(
+    "conv1d.3",
+    hints=(
+        "One split makes three loops of i; then k moves between the first and the second.",
+        "`sch.split(i, [None, vectors, lanes])` returns io, iv, lane. `sch.reorder(...)` takes the "
+        "loops in the order you want.",
+        'i, k = sch.get_loops(sch.get_sblock("T")); io, iv, lane = sch.split(i, [None, vectors, '
+        "lanes]); sch.reorder(io, k, iv, lane); sch.vectorize(lane)",
+    ),
+)
+def vectorize(body: Callable, trial: Trial) -> None:
+    for case in CASES:
+        M, N, vectors, lanes, _ = case
+        _, after, sch, call = step("conv1d.3", body, trial, case)
+        block = sums(after)
+        now = f"After {call} the loops are {told(block)}"
+        if "vectorized" not in [loop.kind for loop in block.loops]:
+            raise Wrong(f"{now}: none is vectorized, so it is one sum at a time.")
+        place = [loop.kind for loop in block.loops].index("vectorized")
+        if block.axes[place] == "S" and block.strides[place] != 1:
+            raise Wrong(
+                f"{now}: the vectorized one goes from one vector to the next, and its sums lie "
+                f"{block.strides[place]} apart. Vectorize the innermost part of i, the lanes."
+            )
+        if place != len(block.loops) - 1:
+            raise Wrong(f"{now}: the vectorized one should be the innermost.")
+        if len(block.loops) != 4:
+            raise Wrong(f"{now}: {len(block.loops)} of them; expected io, k, iv, lane.")
+        if block.loops[place].extent != lanes:
+            raise Wrong(f"{now}: expected vectors of {lanes} lanes.")
+        if block.axes == ("S", "S", "R", "S"):
+            raise Wrong(
+                f"{now}: k lies inside of iv, so one vector of sums is finished before the next "
+                "is begun, and each multiply-add waits for the one before. k goes around iv."
+            )
+        if block.axes[0] == "R":
+            raise Wrong(
+                f"{now}: with k outermost, all the sums are passed through for every tap. k goes "
+                "inside of io."
+            )
+        if block.axes != ("S", "R", "S", "S"):
+            raise Wrong(f"{now}; expected io, k, iv, lane.")
+        if block.loops[2].extent != vectors:
+            raise Wrong(f"{now}: expected {vectors} vectors in a tile.")
+        if block.strides[2:] != (lanes, 1):
+            raise Wrong(
+                f"{now}, but neighbouring vectors lie {block.strides[2]} apart, not {lanes}."
+            )
+        if kinds := [loop.name for loop in block.loops[:-1] if loop.kind != "serial"]:
+            raise Wrong(f"{now}: {kinds[0]} has a kind as well. That comes later.")
+        assert_convolves(sch.mod, trial, M, N)
+
+
+@check(
+    "conv1d.4",
+    hints=(
+        "The threads should be woken once, so the parallel loop is the outermost, and short.",
+        "`sch.split(io, [pieces, None])` returns the piece and the tiles of a piece.",
+        'io, *_ = sch.get_loops(sch.get_sblock("T")); piece, io = sch.split(io, [pieces, None]); '
+        "sch.parallel(piece)",
+    ),
+)
+def parallelize(body: Callable, trial: Trial) -> None:
+    for case in CASES:
+        M, N, _, _, pieces = case
+        before, after, sch, call = step("conv1d.4", body, trial, case)
+        block = sums(after)
+        now = f"After {call} the loops are {told(block)}"
+        kinds = [loop.kind for loop in block.loops]
+        if "parallel" not in kinds:
+            raise Wrong(f"{now}: none is parallel, so one thread does it all.")
+        if kinds.index("parallel") > 0:
+            raise Wrong(
+                f"{now}: the parallel one lies inside of another, so the threads are woken again "
+                "and again. It should be the outermost."
+            )
+        if kinds.count("parallel") > 1:
+            raise Wrong(f"{now}: two are parallel, one inside of the other. One is enough.")
+        if block.loops[0].extent != pieces:
+            raise Wrong(
+                f"{now}: {block.loops[0].extent} pieces to be shared out; expected {pieces}, one "
+                "for each thread. Is the list of sch.split turned round?"
+            )
+        if block.axes != ("S", "S", "R", "S", "S"):
+            raise Wrong(f"{now}; expected piece, io, k, iv, lane.")
+        inner = [loop.extent for loop in sums(before).loops[1:]]
+        if [loop.extent for loop in block.loops[2:]] != inner or kinds[-1] != "vectorized":
+            raise Wrong(f"{now}: k, iv and lane should be as conv1d.3 left them.")
+        if block.strides[0] <= block.strides[1]:
+            raise Wrong(
+                f"{now}, but the pieces are interleaved: neighbouring tiles belong to different "
+                "threads. Each should get one contiguous piece."
+            )
+        assert_convolves(sch.mod, trial, M, N)
+
+
+@check(
+    "conv1d.5",
+    hints=(
+        "As in 2.4: cache_write, reverse_compute_at, kinds for the copy's loops, unroll, "
+        "decompose_reduction last.",
+        "After reverse_compute_at(copy, io) the copy has one loop over the whole tile: split it by "
+        "[None, lanes], unroll the vectors, vectorize the lanes. `sch.get(lane).extent` is the "
+        "number of lanes.",
+        'copy = sch.cache_write(block, 0, "local"); sch.reverse_compute_at(copy, io); vector, '
+        "part = sch.split(sch.get_loops(copy)[-1], [None, lanes]); unroll vector and iv, vectorize "
+        "part; "
+        "sch.decompose_reduction(block, k)",
+    ),
+)
+def registers(body: Callable, trial: Trial) -> None:
+    for case in CASES:
+        M, N, vectors, lanes, _ = case
+        _, after, sch, call = step("conv1d.5", body, trial, case)
+        _assert_in_registers(after, call, vectors, lanes)
+        assert_convolves(sch.mod, trial, M, N)
+
+
+def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -> None:
+    block = sums(after)
+    if block.scope != "local":
+        raise Wrong(
+            f'The sums are kept in {block.stores_to}, scope "{block.scope or "global"}", which is '
+            'memory: every term is a load and a store. cache_write(block, 0, "local") gives them a '
+            "place in registers."
+        )
+    copy = next(
+        (b for b in after.blocks if block.stores_to in b.reads and b.name != block.name), None
+    )
+    if copy is None:
+        raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
+    k = block.axes.index("R")
+    shared = sum(one is other for one, other in zip(block.loops, copy.loops, strict=False))
+    if shared == 0:
+        raise Wrong(
+            "The copy stands after all the loops, so that every sum would have to stay in a "
+            "register. reverse_compute_at moves it into io, where one tile is finished."
+        )
+    if shared > k:
+        raise Wrong("The copy stands inside of k: the sums leave the registers for every tap.")
+    if shared < k:
+        raise Wrong(
+            f"The copy stands in loop {copy.loops[shared - 1].name}: all the tiles of "
+            f"{block.loops[k - 1].name} would have to stay in registers. It belongs in io."
+        )
+    if block.has_init:
+        raise Wrong(
+            "The zeroing is still tested for every tap. decompose_reduction(block, k) makes it a "
+            "loop nest of its own."
+        )
+    own = [(loop.extent, loop.kind) for loop in copy.loops[k:]]
+    if len(own) == 1:
+        raise Wrong(
+            f"The copy has a single loop over the {own[0][0]} sums of a tile, {own[0][1]}. Split "
+            f"it into vectors of {lanes}, as the sums are, and vectorize the lanes."
+        )
+    if own[-1] != (lanes, "vectorized"):
+        raise Wrong(
+            f"The copy's innermost loop has extent {own[-1][0]} and is {own[-1][1]}; expected "
+            f"{lanes} lanes, vectorized."
+        )
+    if [kind for _, kind in own[:-1]] != ["unrolled"]:
+        raise Wrong(
+            f"The copy's loop over vectors is {own[0][1]}. {block.stores_to} with a variable index "
+            "has no register; unroll it."
+        )
+    if block.loops[k + 1].kind != "unrolled":
+        raise Wrong(
+            f"Loop {block.loops[k + 1].name}, over the vectors of a tile, is "
+            f"{block.loops[k + 1].kind}: a sum with a variable index has no register. Unroll it."
+        )
+    zero = after.block("T_init")
+    if zero is None:
+        raise Wrong("The zeroing is gone: every sum starts from what the register held.")
+    before_k = sum(one is other for one, other in zip(block.loops, zero.loops, strict=False))
+    if before_k != k:
+        raise Wrong(
+            "The zeroing does not stand just before k; decompose_reduction takes the loop it is "
+            "put before."
+        )
+    zeroing = [loop.kind for loop in zero.loops[k:]]
+    if zeroing != ["unrolled", "vectorized"]:
+        raise Wrong(
+            f"The loops of the zeroing are {' and '.join(zeroing)}: it took over the kinds that "
+            "iv and lane had when decompose_reduction was called. Call it last."
+        )

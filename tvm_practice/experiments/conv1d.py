@@ -1,0 +1,218 @@
+"""What the lab on convolution shows: the loop nest after every step, and the ladder timed against
+np.convolve and torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tvm_practice.common import exercise, picture, show, verify
+from tvm_practice.common.exercise import REFERENCE
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
+
+EXERCISES = tuple(f"conv1d.{number}" for number in range(1, 6))
+# The rungs, in the order of the lesson's `ladder`, and the exercise that each is the work of.
+RUNGS = {
+    "naive": "",
+    "fewer terms": "conv1d.1",
+    "no test": "conv1d.2",
+    "vectorized": "conv1d.3",
+    "parallel": "conv1d.4",
+    "registers": "conv1d.5",
+}
+BEST = "registers"
+OWNER = {exercise.LEARNER: "yours", exercise.REFERENCE: "reference"}
+
+# What the bench measures: M samples, N taps.
+SIZES = ((4096, 128), (65536, 32))
+QUICK_SIZES = ((256, 16),)
+
+
+def run(session) -> None:
+    whose = {known: session.exercise(known) for known in EXERCISES}
+    size = SIZES[0]  # microseconds a call: quick enough for any run
+    measured = _ladder(session, size, whose)
+    session.picture("ladder", lambda path: draw_ladder(path, size, measured))
+    _key_question(session, size, measured)
+
+
+def _ladder(session, size: tuple[int, int], whose: dict[str, str]) -> Comparison:
+    M, N = size
+    show.heading(f"The ladder, {M} samples, {N} taps, float32")
+    candidates = [
+        PEAK_FMA,
+        *ladder_candidates(size, session.seed, whose),
+        *libraries(size, session.seed),
+    ]
+    measured = session.compare(candidates, what="the ladder")
+    names = [one.name for one in candidates[1:] if one.name in measured]
+    rows, previous = [], None
+    for name in names:
+        figure = measured[name]
+        rows.append(
+            (
+                name,
+                OWNER[whose[RUNGS[name]]] if RUNGS.get(name) else "-",
+                show.seconds(figure.median_s),
+                f"{figure.spread:.0%}",
+                show.rate(figure.gflops),
+                show.share(measured.share_of_peak(name)),
+                "-" if previous is None else measured.verdict(name, previous).short(),
+            )
+        )
+        previous = name if name in RUNGS and name != BEST else BEST
+    show.table(
+        ("version", "body ", "time", "spread", "GFLOP/s", "of FMA peak", "against the one before"),
+        rows,
+        f"The libraries are compared with {BEST!r}. Counted are {useful_flops(M, N):,.0f} "
+        "operations, those of the definition; what a version does beyond them earns nothing. FMA "
+        f"peak of {measured.threads} threads in the same rounds: "
+        f"{show.rate(measured.peak_gflops)} GFLOP/s. Medians of up to {measured.rounds} paired "
+        "rounds; every result verified.",
+    )
+    session.report |= {
+        "size": size,
+        "peaks": {"fma_gflops": measured.peak_gflops},
+        "results": measured.as_json(),
+    }
+    if BEST in measured:
+        session.headline = f"{show.seconds(measured[BEST].median_s)}"
+        if "NumPy" in measured:
+            session.headline += f", NumPy {show.seconds(measured['NumPy'].median_s)}"
+    return measured
+
+
+def _key_question(session, size: tuple[int, int], measured: Comparison) -> None:
+    if not {BEST, "NumPy", "torch"} <= measured.figures.keys():
+        return
+    answer = [
+        f"{measured.verdict(BEST, 'NumPy').sentence()}. "
+        f"{measured.verdict(BEST, 'torch').sentence()}.",
+        f"np.convolve computes each result by itself, as a dot product of up to {size[1]} terms: "
+        "its vectors lie along k, so every result ends with adding up the lanes of one vector, it "
+        "has few sums under way, and one thread. The ladder's vectors lie along i: they never have "
+        "to be added up.",
+    ]
+    if {"vectorized", "parallel"} <= measured.figures.keys():
+        answer.append(f"Threads: {measured.verdict('parallel', 'vectorized').sentence()}.")
+    lanes, share = session.call(_lanes), measured.share_of_peak(BEST)
+    answer.append(
+        f"It stands at {show.share(share)} of the FMA peak, not at 90%, for a reason in the loads. "
+        f"Each multiply-add reads its own {lanes} samples, and for most taps these do not start "
+        "where a cache line does: the load needs two lines. In the matrix product a loaded vector "
+        "was used for all rows of the tile; here it is used once. The copies to P and from T, and "
+        "waking the threads, take the rest."
+    )
+    show.question("np.convolve is compiled C with vector instructions. What does it lack?", answer)
+
+
+# -------------------------------------------------------------------------------------- competitors
+
+
+def useful_flops(M: int, N: int) -> float:
+    """A multiplication and an addition for each sample and tap."""
+    return 2.0 * M * N
+
+
+def ladder_candidates(size: tuple[int, int], seed: int, whose: dict[str, str]) -> list[Candidate]:
+    common = {"M": size[0], "N": size[1], "seed": seed, "whose": whose}
+    return [Candidate(rung, make_rung, {**common, "rung": rung}) for rung in RUNGS]
+
+
+def libraries(size: tuple[int, int], seed: int) -> list[Candidate]:
+    common = {"M": size[0], "N": size[1], "seed": seed}
+    return [Candidate("NumPy", make_numpy, common), Candidate("torch", make_torch, common)]
+
+
+def competitors(size: tuple[int, int], seed: int) -> list[Candidate]:
+    """The ladder with reference bodies, its last rung as "hand", and the libraries."""
+    *rungs, best = ladder_candidates(size, seed, dict.fromkeys(EXERCISES, REFERENCE))
+    return [*rungs, Candidate("hand", best.make, best.arguments), *libraries(size, seed)]
+
+
+# ---------------------------------------------------------------------------------- run in a worker
+
+
+def _lanes() -> int:
+    from tvm_practice.common.target import vector_unit
+
+    return vector_unit()[0]
+
+
+def inputs(M: int, N: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples and the taps that every competitor of one comparison is given."""
+    rng = np.random.default_rng(seed)
+    return verify.random_array(rng, M), verify.random_array(rng, N)
+
+
+def _verified(call, got: np.ndarray, d: np.ndarray, w: np.ndarray) -> Runnable:
+    want = np.convolve(d.astype("float64"), w)
+    magnitude = np.convolve(abs(d.astype("float64")), abs(w))
+    verify.assert_close(got, want, magnitude, len(w), "C")
+    M, N = len(d), len(w)
+    moved = 4.0 * (M + N + len(want))
+    return Runnable(
+        call,
+        flops=useful_flops(M, N),
+        bytes=moved,
+        bytes_written=4.0 * len(want),
+        verified=True,
+    )
+
+
+def make_rung(M: int, N: int, seed: int, whose: dict[str, str], rung: str) -> Runnable:
+    import tvm
+
+    from tvm_practice.common.target import build
+
+    lesson = exercise.load_lesson("conv1d")
+    bodies = {known: exercise.body(known, who) for known, who in whose.items()}
+    function = build(lesson.ladder(M, N, bodies)[rung].mod)
+    d, w = inputs(M, N, seed)
+    tensors = [tvm.runtime.tensor(x) for x in (d, w, np.full(M + N - 1, np.nan, "float32"))]
+    function(*tensors)
+    return _verified(lambda: function(*tensors), tensors[2].numpy(), d, w)
+
+
+def make_numpy(M: int, N: int, seed: int) -> Runnable:
+    d, w = inputs(M, N, seed)
+    return _verified(lambda: np.convolve(d, w), np.convolve(d, w), d, w)
+
+
+def make_torch(M: int, N: int, seed: int) -> Runnable:
+    """torch's conv1d is a correlation: it is given the filter turned round."""
+    import torch
+
+    from tvm_practice.common.target import threads
+
+    torch.set_num_threads(threads())
+    d, w = inputs(M, N, seed)
+    signal = torch.from_numpy(d)[None, None]
+    turned = torch.from_numpy(w[::-1].copy())[None, None]
+
+    def call():
+        with torch.no_grad():
+            return torch.nn.functional.conv1d(signal, turned, padding=N - 1)
+
+    return _verified(call, call().numpy()[0, 0], d, w)
+
+
+# ------------------------------------------------------------------------------------------ picture
+
+
+def draw_ladder(path: Path, size: tuple[int, int], measured: Comparison) -> None:
+    """The time of every version as a bar, logarithmic, with the libraries beside them."""
+    names = [name for name in (*RUNGS, "NumPy", "torch") if name in measured]
+    figure, axis = picture.blank(7.5, 0.45 * len(names) + 1.4)
+    times = [measured[name].median_s * 1e6 for name in names]
+    colors = ["tab:blue" if name in RUNGS else "tab:gray" for name in names]
+    axis.barh(names, times, color=colors)
+    for place, microseconds in enumerate(times):
+        axis.text(microseconds * 1.08, place, f"{microseconds:,.3g} µs", va="center", fontsize=9)
+    axis.set_xscale("log")
+    axis.set_xlim(right=max(times) * 6)
+    axis.invert_yaxis()
+    axis.set_xlabel("microseconds per call, median")
+    axis.set_title(f"Full convolution, {size[0]} samples, {size[1]} taps", fontsize=11)
+    picture.save(figure, path)

@@ -1,0 +1,59 @@
+"""Reference answers to the lab on one-dimensional convolution."""
+
+from tvm import te, tirx
+from tvm.s_tir import Schedule
+
+
+def over_taps(M: int, N: int) -> list[te.Tensor]:
+    D = te.placeholder((M,), name="D")
+    W = te.placeholder((N,), name="W")
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(i):
+        inside = tirx.all(i - k >= 0, i - k < M)
+        zero = tirx.const(0.0, "float32")
+        return te.sum(tirx.if_then_else(inside, D[i - k] * W[k], zero), axis=k)
+
+    C = te.compute((M + N - 1,), rule, name="C")
+    return [D, W, C]
+
+
+def padded(M: int, N: int, length: int) -> list[te.Tensor]:
+    D = te.placeholder((M,), name="D")
+    W = te.placeholder((N,), name="W")
+
+    def sample(t):
+        inside = tirx.all(t >= N - 1, t < N - 1 + M)
+        return tirx.if_then_else(inside, D[t - (N - 1)], tirx.const(0.0, "float32"))
+
+    P = te.compute((length + N - 1,), sample, name="P")
+    k = te.reduce_axis((0, N), name="k")
+    T = te.compute((length,), lambda i: te.sum(P[i + N - 1 - k] * W[k], axis=k), name="T")
+    C = te.compute((M + N - 1,), lambda i: T[i], name="C")
+    return [D, W, C]
+
+
+def vectorize(sch: Schedule, vectors: int, lanes: int) -> None:
+    i, k = sch.get_loops(sch.get_sblock("T"))
+    io, iv, lane = sch.split(i, [None, vectors, lanes])
+    sch.reorder(io, k, iv, lane)
+    sch.vectorize(lane)
+
+
+def parallelize(sch: Schedule, pieces: int) -> None:
+    io, *_ = sch.get_loops(sch.get_sblock("T"))
+    piece, _ = sch.split(io, [pieces, None])
+    sch.parallel(piece)
+
+
+def registers(sch: Schedule) -> None:
+    block = sch.get_sblock("T")
+    *_, io, k, iv, lane = sch.get_loops(block)
+    lanes = int(sch.get(lane).extent)
+    copy = sch.cache_write(block, 0, "local")
+    sch.reverse_compute_at(copy, io)
+    vector, part = sch.split(sch.get_loops(copy)[-1], [None, lanes])
+    sch.unroll(vector)
+    sch.vectorize(part)
+    sch.unroll(iv)
+    sch.decompose_reduction(block, k)
