@@ -1,0 +1,296 @@
+"""Answers to the lab on a fused epilogue: mistakes made in first attempts, and right answers unlike
+the reference."""
+
+from tvm import te, tirx
+
+from tests.wrong_answers import right, wrong
+from tvm_practice.labs.fused_gelu import LIMIT, P, Q, number, polynomial
+
+# ------------------------------------------------------------------------------------------ 1 tanh
+
+
+def clamped(x):
+    return tirx.max(tirx.min(x, number(LIMIT)), number(-LIMIT))
+
+
+@right("fused_gelu.1")
+def tanh_clamped_the_other_way_round(x):
+    x = tirx.min(number(LIMIT), tirx.max(number(-LIMIT), x))
+    square = x * x
+    return polynomial(P, square) * x / polynomial(Q, square)
+
+
+@right("fused_gelu.1")
+def tanh_with_the_quotient_first(x):
+    x = clamped(x)
+    return polynomial(P, x * x) / polynomial(Q, x * x) * x
+
+
+@wrong("fused_gelu.1", "Beyond LIMIT the quotient runs away")
+def tanh_without_the_clamp(x):
+    return x * polynomial(P, x * x) / polynomial(Q, x * x)
+
+
+@wrong("fused_gelu.1", "one number at a time")
+def tanh_of_the_library(x):
+    return tirx.tanh(x)
+
+
+@wrong("fused_gelu.1", "The polynomials are in x * x")
+def tanh_in_x(x):
+    x = clamped(x)
+    return x * polynomial(P, x) / polynomial(Q, x)
+
+
+@wrong("fused_gelu.1", "The factor x before the quotient is missing")
+def tanh_without_x(x):
+    x = clamped(x)
+    return polynomial(P, x * x) / polynomial(Q, x * x)
+
+
+@wrong("fused_gelu.1", "upside down")
+def tanh_upside_down(x):
+    x = clamped(x)
+    return x * polynomial(Q, x * x) / polynomial(P, x * x)
+
+
+@wrong("fused_gelu.1", "should return an expression")
+def tanh_of_nothing(x):
+    clamped(x)
+
+
+# ------------------------------------------------------------------------------------ 2 expression
+
+
+def expression_but(M, N, K, activation, rule=None, names="CG", given=4):
+    """The reference, with one thing changed."""
+    A, B = te.placeholder((M, K), name="A"), te.placeholder((K, N), name="B")
+    bias = te.placeholder((M if rule == "rows" else N,), name="bias")
+    k = te.reduce_axis((0, K), name="k")
+    C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j], axis=k), name=names[0])
+    rules = {
+        None: lambda i, j: activation(C[i, j] + bias[j]),
+        "rows": lambda i, j: activation(C[i, j] + bias[i]),
+        "after": lambda i, j: activation(C[i, j]) + bias[j],
+        "no bias": lambda i, j: activation(C[i, j]),
+        "no activation": lambda i, j: C[i, j] + bias[j],
+    }
+    return [A, B, bias, te.compute((M, N), rules[rule], name=names[1])][:given]
+
+
+@right("fused_gelu.2")
+def expression_with_named_rules(M, N, K, activation):
+    A = te.placeholder((M, K), "float32", name="A")
+    B = te.placeholder((K, N), "float32", name="B")
+    bias = te.placeholder((N,), "float32", name="bias")
+    k = te.reduce_axis((0, K), name="k")
+
+    def product(i, j):
+        return te.sum(B[k, j] * A[i, k], axis=k)
+
+    C = te.compute((M, N), product, name="C")
+
+    def finish(i, j):
+        return activation(bias[j] + C[i, j])
+
+    return [A, B, bias, te.compute((M, N), finish, name="G")]
+
+
+@right("fused_gelu.2")
+def expression_as_a_tuple(M, N, K, activation):
+    return tuple(expression_but(M, N, K, activation))
+
+
+@wrong("fused_gelu.2", "It is bias[j], one for each column")
+def expression_with_the_bias_along_rows(M, N, K, activation):
+    return expression_but(M, N, K, activation, "rows")
+
+
+@wrong("fused_gelu.2", "before the activation, not after it")
+def expression_with_the_bias_last(M, N, K, activation):
+    return expression_but(M, N, K, activation, "after")
+
+
+@wrong("fused_gelu.2", "Is the activation missing?")
+def expression_without_activation(M, N, K, activation):
+    return expression_but(M, N, K, activation, "no activation")
+
+
+@wrong("fused_gelu.2", "Is the bias missing?")
+def expression_without_bias(M, N, K, activation):
+    return expression_but(M, N, K, activation, "no bias")
+
+
+@wrong("fused_gelu.2", "should return the list [A, B, bias, G]")
+def expression_of_three(M, N, K, activation):
+    return expression_but(M, N, K, activation, given=3)
+
+
+@wrong("fused_gelu.2", "The stages of")
+def expression_in_three_stages(M, N, K, activation):
+    A, B, bias, D = expression_but(M, N, K, activation, "no activation", names="CD")
+    return [A, B, bias, te.compute((M, N), lambda i, j: activation(D[i, j]), name="G")]
+
+
+# ------------------------------------------------------------------------------------------ 3 fuse
+
+
+def fuse_but(
+    sch, scope="local", at=lambda jo, io, k: io, kinds=("unroll", "vectorize"), rows=True, zero=True
+):
+    """The reference, with one thing changed."""
+    block, epilogue = sch.get_sblock("C"), sch.get_sblock("G")
+    *_, jo, io, k, ii, _ = sch.get_loops(block)
+    if scope:
+        sch.set_scope(block, 0, scope)
+    if zero == "first":
+        sch.decompose_reduction(block, k)
+    if at is not None:
+        sch.reverse_compute_at(epilogue, at(jo, io, k))
+    for loop, kind in zip(sch.get_loops(epilogue)[-2:], kinds, strict=True):
+        if kind:
+            getattr(sch, kind)(loop)
+    if rows:
+        sch.unroll(ii)
+    if zero is True:
+        sch.decompose_reduction(block, k)
+
+
+@right("fused_gelu.3")
+def fuse_with_the_scope_last(sch):
+    block, epilogue = sch.get_sblock("C"), sch.get_sblock("G")
+    *outer, k, ii, _ = sch.get_loops(block)
+    sch.unroll(ii)
+    sch.reverse_compute_at(epilogue, outer[-1])
+    *_, row, column = sch.get_loops(epilogue)
+    sch.vectorize(column)
+    sch.unroll(row)
+    sch.decompose_reduction(block, k)
+    sch.set_scope(sch.get_sblock("C_update"), 0, "local")
+
+
+@right("fused_gelu.3")
+def fuse_by_number(sch):
+    C, G = sch.get_sblock("C"), sch.get_sblock("G")
+    sch.set_scope(C, 0, "local")
+    sch.reverse_compute_at(G, sch.get_loops(C)[2])
+    sch.unroll(sch.get_loops(G)[3])
+    sch.vectorize(sch.get_loops(G)[4])
+    sch.unroll(sch.get_loops(C)[4])
+    sch.decompose_reduction(C, sch.get_loops(C)[3])
+
+
+@wrong("fused_gelu.3", "the loop nest is what it was before")
+def fuse_nothing(sch):
+    sch.get_sblock("G")
+
+
+@wrong("fused_gelu.3", "but C still lies in memory")
+def fuse_in_memory(sch):
+    fuse_but(sch, scope=None)
+
+
+@wrong("fused_gelu.3", "G stands after all the loops of C")
+def fuse_without_moving(sch):
+    fuse_but(sch, at=None)
+
+
+@wrong("fused_gelu.3", "many tiles are finished before")
+def fuse_in_jo(sch):
+    fuse_but(sch, at=lambda jo, io, k: jo)
+
+
+@wrong("fused_gelu.3", "from sums that are not finished")
+def fuse_in_k(sch):
+    fuse_but(sch, at=lambda jo, io, k: k)
+
+
+@wrong("fused_gelu.3", "one element after the other")
+def fuse_without_vectors(sch):
+    fuse_but(sch, kinds=("unroll", None))
+
+
+@wrong("fused_gelu.3", "The rows of G")
+def fuse_without_unrolling_g(sch):
+    fuse_but(sch, kinds=(None, "vectorize"))
+
+
+@wrong("fused_gelu.3", "The rows of the tile")
+def fuse_without_unrolling_the_tile(sch):
+    fuse_but(sch, rows=False)
+
+
+@wrong("fused_gelu.3", "still tested for every k")
+def fuse_without_decomposing(sch):
+    fuse_but(sch, zero=False)
+
+
+@wrong("fused_gelu.3", "Call it last, at k")
+def fuse_decomposed_first(sch):
+    fuse_but(sch, zero="first")
+
+
+@wrong("fused_gelu.3", "There is a new block")
+def fuse_with_a_cache(sch):
+    block = sch.get_sblock("C")
+    copy = sch.cache_write(block, 0, "local")
+    io = sch.get_loops(block)[2]
+    sch.reverse_compute_at(copy, io)
+    fuse_but(sch, scope=None)
+
+
+# --------------------------------------------------------------------------------------- 4 predict
+
+
+def parts(M, N, K, operations, gflops, gbytes):
+    product = 2 * M * N * K / gflops / 1e9
+    return product, operations * M * N / gflops / 1e9, 8 * M * N / gbytes / 1e9
+
+
+@right("fused_gelu.4")
+def predict_in_nanoseconds(M, N, K, operations, gflops, gbytes):
+    fused = M * N * (2 * K + operations) / gflops
+    passes = 2 * M * N * K / gflops + 16 * M * N / gbytes
+    return fused * 1e-9, passes * 1e-9
+
+
+@right("fused_gelu.4")
+def predict_by_parts(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product + epilogue, product + one_pass + one_pass
+
+
+@wrong("fused_gelu.4", "gflops counts 1e9 operations")
+def predict_without_units(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return (product + epilogue) * 1e9, (product + 2 * one_pass) * 1e9
+
+
+@wrong("fused_gelu.4", "the epilogue's own operations are still to be done")
+def predict_a_free_epilogue(M, N, K, operations, gflops, gbytes):
+    product, _, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product, product + 2 * one_pass
+
+
+@wrong("fused_gelu.4", "are two operations")
+def predict_half_a_product(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product / 2 + epilogue, product / 2 + 2 * one_pass
+
+
+@wrong("fused_gelu.4", "each reads and writes")
+def predict_reading_only(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product + epilogue, product + one_pass
+
+
+@wrong("fused_gelu.4", "hidden behind the memory")
+def predict_everything_added(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product + epilogue, product + epilogue + 2 * one_pass
+
+
+@wrong("fused_gelu.4", "in the other order")
+def predict_the_other_way_round(M, N, K, operations, gflops, gbytes):
+    product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
+    return product + 2 * one_pass, product + epilogue

@@ -1,0 +1,342 @@
+"""What "done" means in the lab on a fused epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isclose
+
+import numpy as np
+
+from tvm_practice.checks import Trial, check
+from tvm_practice.common import verify
+from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.exercise import load_lesson
+from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
+from tvm_practice.common.target import build
+from tvm_practice.common.verify import Wrong
+
+lesson = load_lesson("fused_gelu")
+
+
+# ------------------------------------------------------------------------------------------- 1 tanh
+
+
+def _elementwise(rule: Callable, n: int):
+    """y[i] = rule(x[i]) for n float32 elements, as a PrimFunc."""
+    from tvm import te
+
+    x = te.placeholder((n,), name="x")
+    return te.create_prim_func([x, te.compute((n,), lambda i: rule(x[i].asobject()), name="y")])
+
+
+@check(
+    "fused_gelu.1",
+    hints=(
+        "Two steps: bring x into the range where the quotient holds, then write the quotient.",
+        "tirx.min and tirx.max with number(LIMIT) and number(-LIMIT); then polynomial(P, x * x) "
+        "and polynomial(Q, x * x).",
+        "x = tirx.max(tirx.min(x, number(LIMIT)), number(-LIMIT)); "
+        "return x * polynomial(P, x * x) / polynomial(Q, x * x)",
+    ),
+)
+def tanh(body: Callable, trial: Trial) -> None:
+    near = trial.rng.uniform(-8, 8, 3000)
+    x = np.concatenate([near, np.linspace(-0.01, 0.01, 501), [12.0, -12.0, 60.0, -60.0, 0.0]])
+    x = x.astype("float32")
+    function = _elementwise(lambda value: _expression(trial.call(body, value)), len(x))
+    nest = loop_nest(function)
+    trial.show(nest)
+    for call in ("tanh(", "exp(", "erf(", "pow(", "sqrt("):
+        if call in nest.text().replace("fast_tanh(", ""):
+            raise Wrong(
+                f"The expression calls {call[:-1]}, which this CPU computes one number at a time. "
+                "Only P, Q and LIMIT are needed, and arithmetic."
+            )
+    got = verify.run(build(function), (x,), x.shape)
+    want = np.tanh(x.astype("float64"))
+    off = np.nan_to_num(np.abs(got - want), nan=np.inf)
+    inside = abs(x) < lesson.LIMIT
+    if off[inside].max() > 5e-7:
+        worst = int(np.argmax(np.where(inside, off, 0)))
+        raise Wrong(
+            f"tanh({x[worst]:.6g}) is {got[worst]:.6g}; expected {want[worst]:.6g}."
+            + _why_not_tanh(x[inside], got[inside])
+        )
+    if off.max() > 5e-7:
+        worst = int(np.argmax(off))
+        raise Wrong(
+            f"tanh({x[worst]:g}) is {got[worst]:g}; expected {want[worst]:g}. Beyond LIMIT the "
+            "quotient runs away: bring x into -LIMIT to LIMIT first."
+        )
+
+
+def _expression(value):
+    from tvm import tirx
+
+    if not isinstance(value, tirx.Expr):
+        raise Wrong(f"tanh(x) should return an expression; it returned {value!r:.60}.")
+    return value
+
+
+def _polynomial(coefficients, x: np.ndarray) -> np.ndarray:
+    return np.polynomial.polynomial.polyval(x, coefficients)
+
+
+def _why_not_tanh(x: np.ndarray, got: np.ndarray) -> str:
+    """The sentence for a slip that gives these numbers."""
+    x = x.astype("float64")
+    p, q = (_polynomial(known, x * x) for known in (lesson.P, lesson.Q))
+    slips = [
+        (p / q, "The factor x before the quotient is missing: P and Q are even, tanh is odd."),
+        (
+            x * _polynomial(lesson.P, x) / _polynomial(lesson.Q, x),
+            "The polynomials are in x * x, not in x.",
+        ),
+        (x * q / p, "The quotient is upside down: P is above, Q below."),
+        (x * p, "The division by Q is missing."),
+    ]
+    with np.errstate(all="ignore"):
+        for values, sentence in slips:
+            if np.allclose(got, values, rtol=1e-3, atol=1e-3, equal_nan=True):
+                return f" {sentence}"
+    return ""
+
+
+# ------------------------------------------------------------------------------------- 2 expression
+
+
+def _reference_gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def inputs(trial: Trial, M: int, N: int, K: int):
+    a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
+    return a, b, verify.random_array(trial.rng, N)
+
+
+def _reference_relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)
+
+
+def assert_computes(
+    module, trial: Trial, M: int, N: int, K: int, activation: Callable = _reference_gelu
+) -> None:
+    """G = activation(A @ B + bias), on random numbers."""
+    a, b, bias = inputs(trial, M, N, K)
+    try:
+        function = build(module)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Wrong(f"TVM cannot compile this program: {reason}") from None
+    got = verify.run(function, (a, b, bias), (M, N))
+    c, magnitude = verify.matmul_reference(a, b)
+    want = activation(c + bias)
+    reasons = [
+        (activation(c), "Is the bias missing?"),
+        (activation(c) + bias, "The bias comes before the activation, not after it."),
+        (c + bias, "Is the activation missing?"),
+        (activation(c - bias), "The bias is to be added."),
+    ]
+    if M == N:
+        by_rows = activation(c + bias[:, None])
+        reasons.append((by_rows, "It is bias[j], one for each column; this is bias[i]."))
+    # gelu changes by at most 1.13 times what its argument changes by.
+    verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, K, "G", reasons)
+
+
+@check(
+    "fused_gelu.2",
+    hints=(
+        "matmul of 1.1 with one more placeholder and one more te.compute.",
+        "C = te.compute((M, N), lambda i, j: te.sum(...), name='C') as in 1.1; G is a te.compute "
+        "of the same shape whose rule calls activation.",
+        "G = te.compute((M, N), lambda i, j: activation(C[i, j] + bias[j]), name='G')",
+    ),
+)
+def expression(body: Callable, trial: Trial) -> None:
+    from tvm import te
+
+    rational = body_of("fused_gelu.1")
+
+    def activation(x):
+        return lesson.gelu(x, rational)
+
+    for M, N, K in ((9, 9, 5), (6, 11, 8)):
+        call = f"expression({M}, {N}, {K}, gelu)"
+        tensors = trial.call(body, M, N, K, activation)
+        if not isinstance(tensors, (list, tuple)) or len(tensors) != 4:
+            raise Wrong(f"{call} should return the list [A, B, bias, G].")
+        function = te.create_prim_func(list(tensors))
+        nest = loop_nest(function)
+        trial.show(nest)
+        stages = [block.name for block in nest.blocks]
+        if stages != ["C", "G"]:
+            raise Wrong(
+                f"The stages of {call} are {', '.join(stages)}; expected C, the sum, and G, "
+                "everything that happens to an element of it."
+            )
+        assert_computes(function, trial, M, N, K)
+
+
+# ------------------------------------------------------------------------------------------- 3 fuse
+
+
+def _sizes() -> tuple[tuple[int, int, int, int, int], ...]:
+    """(M, N, K, rows, columns) that the step is tried at."""
+    rows, columns = lesson.tile_of(1 << 10)
+    return ((4 * rows, 3 * columns, 24, rows, columns), (6, 2 * columns, 7, 3, columns))
+
+
+@check(
+    "fused_gelu.3",
+    hints=(
+        "The steps of 2.4, with G in place of the copy, and set_scope in place of cache_write.",
+        "set_scope(block, 0, 'local'); reverse_compute_at(G, io), io being the loop just around k; "
+        "then the kinds of G's last two loops; unroll ii; decompose_reduction last.",
+        "block, G = sch.get_sblock('C'), sch.get_sblock('G'); *_, io, k, ii, ji = "
+        "sch.get_loops(block); sch.set_scope(block, 0, 'local'); sch.reverse_compute_at(G, io); "
+        "*_, row, column = sch.get_loops(G); unroll row and ii, vectorize column; "
+        "sch.decompose_reduction(block, k)",
+    ),
+)
+def fuse(body: Callable, trial: Trial) -> None:
+    from tvm import te, tirx
+    from tvm.s_tir import Schedule
+
+    rational = body_of("fused_gelu.1")
+    # First an activation that leaves the loop nest short enough to be read.
+    activations = [
+        (lambda x: tirx.max(x, lesson.number(0.0)), _reference_relu),
+        (lambda x: lesson.gelu(x, rational), _reference_gelu),
+    ]
+    for (M, N, K, rows, columns), (activation, numbers) in zip(_sizes(), activations, strict=True):
+        sch = Schedule(te.create_prim_func(body_of("fused_gelu.2")(M, N, K, activation)))
+        lesson.ladder(sch, rows, columns)
+        before = loop_nest(sch.mod)
+        trial.call(body, sch)
+        after = loop_nest(sch.mod)
+        trial.show(after, before)
+        if after.lines == before.lines:
+            raise Wrong(
+                "fuse(sch) ran, but the loop nest is what it was before. Each primitive changes "
+                "sch itself; was any called?"
+            )
+        _assert_fused(after)
+        assert_computes(sch.mod, trial, M, N, K, numbers)
+
+
+def _assert_fused(after: LoopNest) -> None:
+    product, epilogue = after.computing("C"), after.block("G")
+    if product is None or epilogue is None:
+        names = ", ".join(block.name for block in after.blocks)
+        raise Wrong(f'The blocks are now {names}; "C" and "G" should still be there.')
+    if others := {block.name for block in after.blocks} - {"C_init", "C_update", "C", "G"}:
+        raise Wrong(
+            f"There is a new block, {min(others)}: G reads C itself, so nothing has to be copied. "
+            "set_scope moves C to registers without a second buffer."
+        )
+    k = product.axes.index("R")
+    shared = sum(a is b for a, b in zip(product.loops, epilogue.loops, strict=False))
+    if shared == 0:
+        raise Wrong(
+            "G stands after all the loops of C: all of C is finished, and has left the registers "
+            "and most of the caches, before the first element of G. reverse_compute_at moves G in."
+        )
+    if shared > k:
+        raise Wrong("G stands inside of k: it is computed from sums that are not finished.")
+    if shared < k:
+        raise Wrong(
+            f"G stands in loop {epilogue.loops[shared - 1].name}: many tiles are finished before "
+            f"it. It belongs in {product.loops[k - 1].name}, the loop just around k."
+        )
+    if product.scope != "local":
+        raise Wrong(
+            "G is computed where the tile is finished, but C still lies in memory. "
+            'set_scope(block, 0, "local") keeps the tile in registers.'
+        )
+    if product.has_init:
+        raise Wrong(
+            "The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k) "
+            "makes it a loop nest of its own."
+        )
+    _assert_kinds(product, epilogue, after.block("C_init"), k)
+
+
+def _assert_kinds(product: Block, epilogue: Block, zero: Block | None, k: int) -> None:
+    kinds = [loop.kind for loop in epilogue.loops[k:]]
+    if len(kinds) != 2:
+        raise Wrong(f"G has {len(kinds)} loops in the tile; expected two, its rows and columns.")
+    if kinds[1] != "vectorized":
+        raise Wrong(
+            f"The columns of G (loop {epilogue.loops[-1].name}) are {kinds[1]}: the whole GELU is "
+            "computed for one element after the other. Vectorize them."
+        )
+    if kinds[0] != "unrolled":
+        raise Wrong(
+            f"The rows of G (loop {epilogue.loops[-2].name}) are {kinds[0]}: C with a variable row "
+            "has no register. Unroll them."
+        )
+    rows, columns = product.loops[k + 1 :]
+    if rows.kind != "unrolled":
+        raise Wrong(
+            f"The rows of the tile (loop {rows.name}) are {rows.kind}: C with a variable row has "
+            "no register. Unroll them."
+        )
+    if columns.kind != "vectorized" or product.loops[0].kind != "parallel":
+        raise Wrong("The tile's columns should still be vectorized, and the slabs parallel.")
+    zeroing = [loop.kind for loop in zero.loops[k:]] if zero else []
+    if zeroing != ["unrolled", "vectorized"]:
+        raise Wrong(
+            f"The loops of the zeroing are {' and '.join(zeroing) or 'gone'}: it took over the "
+            "kinds that ii and ji had when decompose_reduction was called, at the loop it was "
+            "given. Call it last, at k."
+        )
+
+
+# ---------------------------------------------------------------------------------------- 4 predict
+
+
+@check(
+    "fused_gelu.4",
+    hints=(
+        "Three durations: the product, the epilogue's arithmetic, and one pass over G.",
+        "Operations divided by gflops * 1e9 are seconds; so are bytes divided by gbytes * 1e9. A "
+        "pass moves 8 bytes for each of M * N elements.",
+        "product = 2 * M * N * K / (gflops * 1e9); epilogue = operations * M * N / (gflops * 1e9); "
+        "one_pass = 8 * M * N / (gbytes * 1e9); return product + epilogue, product + 2 * one_pass",
+    ),
+)
+def predict(body: Callable, trial: Trial) -> None:
+    cases = [(1000, 1000, 1000, 30, 200.0, 20.0), (300, 700, 50, 40, 50.0, 10.0)]
+    for case in cases:
+        M, N, K, operations, gflops, gbytes = case
+        call = f"predict{case}"
+        got = trial.call(body, *case)
+        if not isinstance(got, tuple) or len(got) != 2:
+            raise Wrong(f"{call} should return two numbers, (fused, in three passes): {got!r:.60}.")
+        product, one_pass = 2e-9 * M * N * K / gflops, 8e-9 * M * N / gbytes
+        epilogue = 1e-9 * operations * M * N / gflops
+        want = (product + epilogue, product + 2 * one_pass)
+        told = f"{call} is ({got[0]:.4g}, {got[1]:.4g}) s; expected ({want[0]:.4g}, {want[1]:.4g})."
+        same = [isclose(one, other, rel_tol=1e-9) for one, other in zip(got, want, strict=True)]
+        if all(same):
+            continue
+        if isclose(got[0], 1e9 * want[0], rel_tol=1e-6):
+            raise Wrong(f"{told} gflops counts 1e9 operations a second, gbytes 1e9 bytes.")
+        if isclose(got[0], product, rel_tol=1e-9) and same[1]:
+            raise Wrong(f"{told} Fused, the epilogue's own operations are still to be done.")
+        if isclose(got[0], product / 2 + epilogue, rel_tol=1e-9):
+            raise Wrong(f"{told} A multiplication and an addition are two operations.")
+        if isclose(got[1], product + one_pass, rel_tol=1e-9):
+            raise Wrong(
+                f"{told} Two passes come after the product, and each reads and writes: four times "
+                "4 bytes for each element, not two."
+            )
+        if isclose(got[1], product + 2 * one_pass + epilogue, rel_tol=1e-9):
+            raise Wrong(
+                f"{told} In a pass over memory the arithmetic is hidden behind the memory; it is "
+                "not to be added."
+            )
+        if isclose(got[1], want[0], rel_tol=1e-9) and isclose(got[0], want[1], rel_tol=1e-9):
+            raise Wrong(f"{told} They are in the other order: fused first.")
+        raise Wrong(told)

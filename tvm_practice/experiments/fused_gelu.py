@@ -1,0 +1,240 @@
+"""What the lab on a fused epilogue shows: the loop nest, what fusion and a vectorizable tanh are
+each worth, and the prediction beside the measurement."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.competitors import flops
+from tvm_practice.common.exercise import LEARNER, REFERENCE
+from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparison, Runnable
+from tvm_practice.experiments.manual_schedule import make_hand
+
+EXERCISES = tuple(f"fused_gelu.{number}" for number in range(1, 5))
+PLAIN, FUSED = "plain matmul", "fused"
+SEPARATE, LIBRARY_TANH = "three passes", "fused, tirx.tanh"
+OWNER = {LEARNER: "yours", REFERENCE: "reference"}
+# What the epilogue takes for each element, counted in the expression: the bias 1, the GELU's own 9,
+# the clamp 2, the two polynomials 6 and 3 multiply-adds, and x * x, a product and a division.
+EPILOGUE_OPERATIONS = 1 + 9 + 2 + 2 * (6 + 3) + 3
+
+# What the bench measures: M, N, K; the second is a transformer's first feed-forward layer.
+SIZES = ((1024, 1024, 1024), (512, 3072, 768))
+QUICK_SIZES = ((64, 64, 32),)
+
+Size = tuple[int, int, int]
+
+
+def run(session) -> None:
+    whose = {known: session.exercise(known) for known in EXERCISES}
+    size = session.size(quick=512, full=1024)
+    measured = _compare(session, size, whose)
+    _key_question(session, size, measured, whose)
+
+
+def _compare(session, size: Size, whose: dict[str, str]) -> Comparison:
+    show.heading("gelu(A @ B + bias), {} x {} x {}, float32".format(*size))
+    ours = _ours(size, session.seed, whose)
+    candidates = [PEAK_FMA, PEAK_TRIAD, *ours, *_torch(size, session.seed)]
+    measured = session.compare(candidates, what="fused and not")
+    names = [one.name for one in candidates[2:] if one.name in measured]
+    show.table(
+        ("version", "time", "spread", "GFLOP/s", "of FMA peak", f"against {FUSED}"),
+        [
+            (
+                name,
+                show.seconds(measured[name].median_s),
+                f"{measured[name].spread:.0%}",
+                show.rate(measured[name].gflops),
+                show.share(measured.share_of_peak(name)),
+                "-" if name == FUSED else measured.verdict(name, FUSED).short(),
+            )
+            for name in names
+        ],
+        "Counted are the operations of the product alone, so that the rows can be compared with "
+        f"the plain one. The fused kernel is built from: {_owners(whose)}. FMA peak of "
+        f"{measured.threads} threads in the same rounds: {show.rate(measured.peak_gflops)} "
+        f"GFLOP/s. Medians of up to {measured.rounds} paired rounds; every result verified.",
+    )
+    session.report |= {
+        "size": size,
+        "peaks": {"fma_gflops": measured.peak_gflops, "triad_gbytes": measured.peak_gbytes},
+        "results": measured.as_json(),
+    }
+    if {PLAIN, FUSED} <= measured.figures.keys():
+        share = measured[PLAIN].median_s / measured[FUSED].median_s
+        session.headline = f"fused, at {share:.0%} of the plain product's speed"
+    return measured
+
+
+def _owners(whose: dict[str, str]) -> str:
+    return ", ".join(f"{known} {OWNER[whose[known]]}" for known in EXERCISES[:3])
+
+
+def _key_question(session, size: Size, measured: Comparison, whose: dict[str, str]) -> None:
+    if not {PLAIN, FUSED, SEPARATE, LIBRARY_TANH} <= measured.figures.keys():
+        return
+    rates = (measured[PLAIN].gflops, measured.peak_gbytes)
+    fused, separate = session.call(
+        _predict, whose["fused_gelu.4"], size, EPILOGUE_OPERATIONS, *rates
+    )
+    show.table(
+        ("", "predicted", "measured"),
+        [
+            ("fused", show.seconds(fused), show.seconds(measured[FUSED].median_s)),
+            ("three passes", show.seconds(separate), show.seconds(measured[SEPARATE].median_s)),
+        ],
+        f"By fused_gelu.4 ({OWNER[whose['fused_gelu.4']]}), from {EPILOGUE_OPERATIONS} operations "
+        "for each element, the speed of the plain product, and the bandwidth of a triad over "
+        "arrays far larger than the caches.",
+    )
+    M, N, K = size
+    share = EPILOGUE_OPERATIONS / (2 * K)
+    answer = [
+        f"{measured.verdict(FUSED, PLAIN).sentence()}. The epilogue's arithmetic is {share:.1%} of "
+        "the product's.",
+        f"{measured.verdict(FUSED, SEPARATE).sentence()}. The passes move the "
+        f"{4 * M * N / 1e6:.1f} MB of G four times. Where the prediction is too pessimistic, the last-level cache holds "
+        "what the first pass wrote, and no pass goes to memory at all.",
+        f"{measured.verdict(FUSED, LIBRARY_TANH).sentence()}: fusion alone is not enough. The "
+        "calls of expf take the vectors apart; they may well cost more than the passes that fusion "
+        "saves.",
+    ]
+    show.question("What does the GELU still cost, and where has the rest gone?", answer)
+
+
+# -------------------------------------------------------------------------------------- competitors
+
+
+def _ours(size: Size, seed: int, whose: dict[str, str]) -> list[Candidate]:
+    common = dict(zip("MNK", size, strict=True), seed=seed)
+    built = {**common, "whose": whose}
+    return [
+        Candidate(PLAIN, make_hand, common),
+        Candidate(SEPARATE, make_separate, built),
+        Candidate(LIBRARY_TANH, make_fused, {**built, "library": True}),
+        Candidate(FUSED, make_fused, {**built, "library": False}),
+    ]
+
+
+def _torch(size: Size, seed: int) -> list[Candidate]:
+    common = dict(zip("MNK", size, strict=True), seed=seed)
+    return [
+        Candidate("torch", make_torch, {**common, "compiled": False}),
+        Candidate("torch.compile", make_torch, {**common, "compiled": True}),
+    ]
+
+
+def competitors(size: Size, seed: int) -> list[Candidate]:
+    """The versions with reference bodies, the fused one as "hand", and torch."""
+    *others, best = _ours(size, seed, dict.fromkeys(EXERCISES, REFERENCE))
+    return [*others, Candidate("hand", best.make, best.arguments), *_torch(size, seed)]
+
+
+# ---------------------------------------------------------------------------------- run in a worker
+
+
+def _predict(whose: str, size: Size, operations: int, gflops: float, gbytes: float):
+    return exercise.body("fused_gelu.4", whose)(*size, operations, gflops, gbytes)
+
+
+def inputs(M: int, N: int, K: int, seed: int) -> list[np.ndarray]:
+    """A, B scaled so that the product has the variance of A, and the bias."""
+    rng = np.random.default_rng(seed)
+    b = verify.random_array(rng, K, N) / np.float32(math.sqrt(K))
+    return [verify.random_array(rng, M, K), b, verify.random_array(rng, N)]
+
+
+def _runnable(call, got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> Runnable:
+    c, magnitude = verify.matmul_reference(a, b)
+    x = c + bias
+    want = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    # The GELU changes by at most 1.13 times what its argument changes by; the 1 is for tanh's own.
+    verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, a.shape[1], "G")
+    M, N, K = *got.shape, a.shape[1]
+    moved = 4.0 * (M * K + K * N + N + M * N)
+    return Runnable(
+        call, flops=flops(M, N, K), bytes=moved, bytes_written=4.0 * M * N, verified=True
+    )
+
+
+def _compiled(sch, M: int, N: int, K: int, seed: int) -> Runnable:
+    import tvm
+
+    from tvm_practice.common.target import build
+
+    function = build(sch.mod)
+    given = inputs(M, N, K, seed)
+    out = np.full((M, N), np.nan, "float32")
+    tensors = [tvm.runtime.tensor(array) for array in (*given, out)]
+    function(*tensors)
+    return _runnable(lambda: function(*tensors), tensors[3].numpy(), *given)
+
+
+def make_fused(M: int, N: int, K: int, seed: int, whose: dict[str, str], library: bool) -> Runnable:
+    """Everything in one pass, with the tanh of the lab or with TVM's."""
+    from tvm import te, tirx
+    from tvm.s_tir import Schedule
+
+    lesson = exercise.load_lesson("fused_gelu")
+    tanh = tirx.tanh if library else exercise.body("fused_gelu.1", whose["fused_gelu.1"])
+    expression = exercise.body("fused_gelu.2", whose["fused_gelu.2"])
+    tensors = expression(M, N, K, lambda x: lesson.gelu(x, tanh))
+    sch = Schedule(te.create_prim_func(tensors))
+    rows, columns = lesson.tile_of(M)
+    lesson.ladder(sch, rows, columns)
+    exercise.body("fused_gelu.3", whose["fused_gelu.3"])(sch)
+    lesson.pack(sch, columns)
+    return _compiled(sch, M, N, K, seed)
+
+
+def make_separate(M: int, N: int, K: int, seed: int, whose: dict[str, str]) -> Runnable:
+    """The product by the ladder of phase 2, then the bias and the GELU, each a pass by itself that
+    is vectorized and shared out."""
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    lesson = exercise.load_lesson("fused_gelu")
+    tanh = exercise.body("fused_gelu.1", whose["fused_gelu.1"])
+    A, B = te.placeholder((M, K), name="A"), te.placeholder((K, N), name="B")
+    bias = te.placeholder((N,), name="bias")
+    k = te.reduce_axis((0, K), name="k")
+    C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j], axis=k), name="C")
+    D = te.compute((M, N), lambda i, j: C[i, j] + bias[j], name="D")
+    G = te.compute((M, N), lambda i, j: lesson.gelu(D[i, j], tanh), name="G")
+    sch = Schedule(te.create_prim_func([A, B, bias, G]))
+    rows, columns = lesson.tile_of(M)
+    lesson.ladder(sch, rows, columns)
+    exercise.load_lesson("manual_schedule")
+    exercise.body("2.4")(sch)
+    lesson.pack(sch, columns)
+    for name in "DG":
+        i, j = sch.get_loops(sch.get_sblock(name))
+        sch.parallel(i)
+        sch.vectorize(sch.split(j, [None, columns])[1])
+    return _compiled(sch, M, N, K, seed)
+
+
+def make_torch(M: int, N: int, K: int, seed: int, compiled: bool) -> Runnable:
+    """torch's own, eager or through torch.compile, which needs a C++ compiler."""
+    import torch
+
+    from tvm_practice.common.target import threads
+
+    torch.set_num_threads(threads())
+    given = inputs(M, N, K, seed)
+
+    def layer(a, b, bias):
+        return torch.nn.functional.gelu(torch.addmm(bias, a, b), approximate="tanh")
+
+    function = torch.compile(layer) if compiled else layer
+    tensors = [torch.from_numpy(array) for array in given]
+
+    def call():
+        with torch.no_grad():
+            return function(*tensors)
+
+    return _runnable(call, call().numpy(), *given)
