@@ -157,6 +157,31 @@ _MEANINGS = (
         ),
     ),
     (
+        r"match the tensor intrin .*with T\.init\(\)",
+        (
+            "the loops also set the result to zero, and the description of the instruction only"
+            " adds. Take the zeroing apart first: decompose_reduction."
+        ),
+    ),
+    (
+        r"match the tensor intrin ",
+        (
+            "this loop and what is inside of it are not what the description of the instruction"
+            " says: other extents, another order, another type, scope or layout of a buffer."
+        ),
+    ),
+    (
+        r"TensorIntrin '(\S+)' is not registered",
+        'no instruction is registered under the name "{1}".',
+    ),
+    (
+        (
+            r"requires all the producer\(s\) of the given block to be present under the target"
+            r" loop.*List of the producer\(s\): ?(\S+)"
+        ),
+        "{1}, which the block reads, is not computed inside of that loop.",
+    ),
+    (
         r"TVM supports multiple types of integer divisions",
         "indices are divided with `//`, not with `/`.",
     ),

@@ -104,17 +104,21 @@ def build(module: tvm.IRModule | tvm.tirx.PrimFunc) -> Callable[..., None]:
     return tvm.compile(module, target=cpu_target()).jit()["main"]
 
 
+def cpu_has(feature: str) -> bool:
+    """Whether code for this CPU may use a feature, by LLVM's name for it, such as "avx512f"."""
+    import tvm
+
+    return bool(tvm.target.codegen.target_has_features(feature, cpu_target()))
+
+
 @cache
 def vector_unit() -> tuple[int, int]:
     """(float32 lanes of one vector register, number of vector registers) of this CPU."""
     if platform.machine().lower() in ("aarch64", "arm64"):
         return 4, 32
-    import tvm
-
-    has = lambda feature: tvm.target.codegen.target_has_features(feature, cpu_target())  # noqa: E731
-    if has("avx512f"):
+    if cpu_has("avx512f"):
         return 16, 32
-    return (8, 16) if has("avx") else (4, 16)
+    return (8, 16) if cpu_has("avx") else (4, 16)
 
 
 # Sums that must be under way at once: two multiply-add units, each with a latency of 4 to 5 cycles.

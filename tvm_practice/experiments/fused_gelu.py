@@ -97,8 +97,8 @@ def _key_question(session, size: Size, measured: Comparison, whose: dict[str, st
         f"{measured.verdict(FUSED, PLAIN).sentence()}. The epilogue's arithmetic is {share:.1%} of "
         "the product's.",
         f"{measured.verdict(FUSED, SEPARATE).sentence()}. The passes move the "
-        f"{4 * M * N / 1e6:.1f} MB of G four times. Where the prediction is too pessimistic, the last-level cache holds "
-        "what the first pass wrote, and no pass goes to memory at all.",
+        f"{4 * M * N / 1e6:.1f} MB of G four times. Where the prediction is too pessimistic, the "
+        "last-level cache holds what the first pass wrote, and no pass goes to memory at all.",
         f"{measured.verdict(FUSED, LIBRARY_TANH).sentence()}: fusion alone is not enough. The "
         "calls of expf take the vectors apart; they may well cost more than the passes that fusion "
         "saves.",
