@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tvm_practice.common.exercise import LABS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -68,6 +70,23 @@ def test_hints_come_one_at_a_time() -> None:
     assert "--more" in first.stdout
     assert "te.sum(A[i, k] * B[k, j], axis=k)" not in first.stdout
     assert "te.sum(A[i, k] * B[k, j], axis=k)" in third.stdout
+
+
+@pytest.mark.parametrize(
+    "started", [("-m", "tvm_practice.labs.conv1d"), ("tvm_practice/labs/conv1d.py",)]
+)
+def test_a_lab_is_started_like_a_phase(started) -> None:
+    hint = run(*started, "--hint", "conv1d.1", PYTHONPATH=str(ROOT))
+    assert hint.returncode == 0, hint.stderr
+    assert "Turn the question round" in hint.stdout
+    assert run(*started, "--hint", "conv1d.9", PYTHONPATH=str(ROOT)).returncode == 2
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_every_lab_runs_to_its_key_question(lab: str) -> None:
+    done = phase(f"labs.{lab}", "--quick", "--solutions", "--size", "128", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert "Key question" in done.stdout
 
 
 @pytest.mark.parametrize(
