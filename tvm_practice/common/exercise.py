@@ -71,7 +71,7 @@ def lesson_path(lesson: str) -> Path:
 
 def lesson_file(lesson: str) -> str:
     """The file as a person names it, from the root of the repository."""
-    return lesson_path(lesson).relative_to(PACKAGE.parent).as_posix()
+    return f"tvm_practice/labs/{lesson}.py" if lesson in LABS else f"tvm_practice/{lesson}.py"
 
 
 def lesson_module(lesson: str) -> str:
