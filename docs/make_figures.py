@@ -1,75 +1,139 @@
-"""Make the README's table and pictures by running the course itself: `uv run python
-docs/make_figures.py`.
+"""Make the README's tables and pictures from a bench: `./practice python docs/make_figures.py`.
 
-Runs phases 2 and 3 with the reference bodies at 1024 x 1024 x 1024, keeps their JSON and pictures
-beside this file, and writes the table into README.md. `--table` only writes the table, from the
-JSON that is there.
+Reads benchmarks/cpu.json, writes the tables into README.md between their markers, and draws the
+pictures beside this file; `--tables` writes only the tables. The access pattern needs no
+measurement: it is drawn from the schedules. What is measured, on a machine that does nothing else,
+is measured by
+
+    ./practice python -m tvm_practice.bench --json benchmarks/cpu.json
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from tvm_practice.bench import limit, short, size_text
+from tvm_practice.common import roofline, show, worker
+from tvm_practice.common.exercise import REFERENCE
+from tvm_practice.experiments import manual_schedule
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 README = ROOT / "README.md"
-JSON = DOCS / "schedule_analysis.json"
+JSON = ROOT / "benchmarks" / "cpu.json"
 START, END = "<!-- table: docs/make_figures.py -->", "<!-- end of table -->"
 
-
-def measure() -> None:
-    for phase in ("manual_schedule", "schedule_analysis"):
-        command = [sys.executable, "-m", f"tvm_practice.{phase}", "--solutions", "--size", "1024"]
-        subprocess.run(command, cwd=ROOT, check=True)
-    reports = ROOT / "reports"
-    shutil.copy(reports / "schedule_analysis.json", JSON)
-    shutil.copy(reports / "schedule_analysis" / "variants.png", DOCS / "variants.png")
-    shutil.copy(reports / "manual_schedule" / "access_pattern.png", DOCS / "access_pattern.png")
+RIVALS = ("NumPy", "torch", "torch.compile", "tuned")
+# The size at which the ladder is shown step by step.
+LADDER = (1024, 1024, 1024)
 
 
-def table(report: dict) -> str:
-    """The README's table from the JSON of phase 3."""
-    machine, peak = report["machine"], report["peaks"]["fma_gflops"]
-    results = [
-        one for one in report["results"] if one["share_of_peak"] and one["competitor"] != "FMA peak"
-    ]
-    naive = results[0]["median_s"]
+def limits_table(report: dict[str, Any]) -> list[str]:
+    """Every workload and size: what "hand" reaches of its limit, and what it is against the
+    others."""
+    verdicts = {
+        (one["workload"], tuple(one["size"]), one["second"]): short(one)
+        for one in report["verdicts"]
+    }
+    rivals = [name for name in RIVALS if any(name == known for *_, known in verdicts)]
     lines = [
-        "| variant | ms | spread | GFLOP/s | of FMA peak | speed-up |",
+        "| workload | GFLOP/s | spread | of its limit | " + " | ".join(rivals) + " |",
+        "|---|--:|--:|--:|" + "--:|" * len(rivals),
+    ]
+    for one in report["results"]:
+        if one["competitor"] != "hand":
+            continue
+        key = (one["workload"], tuple(one["size"]))
+        cells = [
+            f"{one['workload']} {size_text(one['size'])}",
+            show.rate(one["gflops"]),
+            f"{one['spread']:.0%}",
+            limit(one),
+            *[verdicts.get((*key, rival), "-") for rival in rivals],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def ladder_table(report: dict[str, Any]) -> list[str]:
+    """The steps of the matmul ladder, at LADDER or at the largest size there is."""
+    sizes = roofline.competitors(report, "matmul")
+    if not sizes:
+        return []
+    size = LADDER if LADDER in sizes else max(sizes)
+    results = sizes[size]
+    slowest = max(one["median_s"] for one in results)
+    lines = [
+        f"| matmul {size_text(size)} | ms | spread | GFLOP/s | of FMA peak | speed-up |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {one['competitor']} | {one['median_s'] * 1e3:.4g} | {one['spread']:.0%} | "
-        f"{one['gflops']:.3g} | "
-        f"{one['share_of_peak']:.1%} | {naive / one['median_s']:.3g}x |"
+        f"{show.rate(one['gflops'])} | {show.share(one['share_of_peak'])} | "
+        f"{show.times(slowest / one['median_s'])} |"
         for one in results
     ]
-    size = " x ".join(map(str, report["size"]))
     lines += [
-        "",
-        f"{size}, float32, {machine['threads']} threads of an {machine['cpu']} "
-        f"({machine['llvm_cpu']}), TVM {machine['tvm']}, LLVM "
-        f"{machine['llvm']}, {machine['busy_cores']:.1f} cores busy with other programs before "
-        "the run. FMA peak measured in the "
-        f"same rounds: {peak:.0f} GFLOP/s. Made by "
-        "`./practice python docs/make_figures.py`; the samples are in "
-        "[docs/schedule_analysis.json](docs/schedule_analysis.json).",
+        f"| {one['competitor']} | not measured: {one['reason']} | | | | |"
+        for one in report["not_measured"]
+        if one["workload"] == "matmul" and tuple(one["size"]) == size
     ]
-    return "\n".join(lines)
+    return lines
 
 
-def with_table(readme: str, report: dict) -> str:
-    block = f"{START}\n\n{table(report)}\n\n{END}"
+def caption(report: dict[str, Any]) -> str:
+    machine, peaks = report["machine"], report["peaks"]
+    return (
+        f"{machine['threads']} threads of an {machine['cpu']} ({machine['llvm_cpu']}), TVM "
+        f"{machine['tvm']}, LLVM {machine['llvm']}, NumPy {machine['numpy']}, torch "
+        f"{machine['torch']}; {machine['busy_cores']:.1f} cores busy with other programs before "
+        f"the run. Roofs of this machine, from kernels compiled through TVM: "
+        f"{show.rate(peaks['fma_gflops'])} GFLOP/s of multiply-adds, "
+        f"{show.rate(peaks['read_gbytes'])} GB/s read, {show.rate(peaks['triad_gbytes'])} GB/s "
+        f"stream triad. Medians of up to {report['rounds']} paired rounds, every competitor in a "
+        f"process of its own with {machine['threads']} threads, every result verified; a verdict "
+        f"has {report['confidence']:.0%} confidence that they differ by more than "
+        f"{report['margin']:.0%}, which two processes of the same code may. The samples are in "
+        f"[benchmarks/cpu.json](benchmarks/cpu.json); "
+        "`./practice python docs/make_figures.py` made this table from it."
+    )
+
+
+def tables(report: dict[str, Any]) -> str:
+    parts = [limits_table(report), ladder_table(report), [caption(report)]]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def with_table(readme: str, report: dict[str, Any]) -> str:
+    block = f"{START}\n\n{tables(report)}\n\n{END}"
     return re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: block, readme, flags=re.S)
 
 
+def draw(report: dict[str, Any], folder: Path) -> list[Path]:
+    """The pictures of a report, and the access pattern."""
+    paths = roofline.draw_all(folder, report)
+    sizes = roofline.competitors(report, "matmul")
+    if sizes:
+        paths.append(folder / "variants.png")
+        size = LADDER if LADDER in sizes else max(sizes)
+        roofline.draw_bars(paths[-1], report, "matmul", size)
+    orders = {
+        "untiled": worker.call(manual_schedule.access_order, ()),
+        "tiled": worker.call(manual_schedule.access_order, (("2.1", REFERENCE),)),
+    }
+    paths.append(folder / "access_pattern.png")
+    manual_schedule.draw_access_pattern(paths[-1], orders)
+    return paths
+
+
 if __name__ == "__main__":
-    if "--table" not in sys.argv:
-        measure()
+    if not JSON.exists():
+        sys.exit(f"there is no {JSON}; python -m tvm_practice.bench --json {JSON} makes it.")
     report = json.loads(JSON.read_text())
     README.write_text(with_table(README.read_text(), report))
+    if "--tables" not in sys.argv:
+        print(*draw(report, DOCS), sep="\n")

@@ -1,25 +1,110 @@
-"""What the README shows is what the course says: its table, and its example of a diagnosis."""
+"""What the README shows is what the course says: its tables, and its example of a diagnosis."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
+from types import ModuleType
 
 from tvm_practice.checks import grade
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_table_in_the_readme_is_made_from_the_committed_json() -> None:
+def make_figures() -> ModuleType:
     path = ROOT / "docs" / "make_figures.py"
     specification = importlib.util.spec_from_file_location("make_figures", path)
-    figures = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(figures)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_in_the_readme_are_made_from_the_committed_json() -> None:
+    figures = make_figures()
     readme = figures.README.read_text()
-    assert figures.START in readme
-    assert figures.with_table(readme, json.loads(figures.JSON.read_text())) == readme
+    assert readme.count(figures.START) == readme.count(figures.END) == 1
+    if not figures.JSON.exists():
+        assert "benchmarks/cpu.json" not in readme, "the README cites figures that are not there"
+        return
+    report = json.loads(figures.JSON.read_text())
+    assert report["complete"]
+    assert figures.with_table(readme, report) == readme
+
+
+def result(size: list[int], competitor: str, gflops: float, **more: object) -> dict[str, object]:
+    return {
+        "workload": "matmul",
+        "size": size,
+        "competitor": competitor,
+        "median_s": 2 * math.prod(size) / gflops / 1e9,
+        "quartiles_s": [2 * math.prod(size) / gflops / 1e9] * 2,
+        "spread": 0.012,
+        "gflops": gflops,
+        "share_of_peak": gflops / 200,
+        "bound": "arithmetic",
+        "intensity": size[0] / 6,
+        "share_of_bandwidth": None,
+        **more,
+    }
+
+
+def report() -> dict[str, object]:
+    square, row = [1024, 1024, 1024], [1, 4096, 4096]
+    facts = ("cpu", "llvm_cpu", "tvm", "llvm", "numpy", "torch")
+    faster = {"ratio": 1.25, "low": 1.2, "high": 1.3, "confidence": 0.95, "word": "faster"}
+    return {
+        "machine": {name: name.upper() for name in facts} | {"threads": 2, "busy_cores": 0.0},
+        "peaks": {
+            **{"fma_gflops": 200.0, "read_gbytes": 40.0, "triad_gbytes": 30.0, "threads": 2},
+            **{"read_gbytes_median": 39.0},
+        },
+        "results": [
+            result(square, "FMA peak", 200),
+            result(square, "1.1 step", 100),
+            result(square, "hand", 190),
+            result(square, "NumPy", 152),
+            result(row, "hand", 15, bound="bandwidth", share_of_bandwidth=0.9, intensity=0.5),
+        ],
+        "verdicts": [
+            {"workload": "matmul", "size": square, "first": "hand", "second": "NumPy", **faster}
+        ],
+        "not_measured": [
+            {
+                "workload": "matmul",
+                "size": square,
+                "competitor": "naive",
+                "reason": "a call would take about 3 s",
+            }
+        ],
+        "rounds": 12,
+        "confidence": 0.95,
+        "margin": 0.02,
+    }
+
+
+def test_the_tables_say_what_the_json_says() -> None:
+    figures = make_figures()
+    tables = figures.tables(report())
+    assert "| matmul 1024 x 1024 x 1024 | 190 | 1% | 95% | 1.25x faster |" in tables
+    assert "| matmul 1 x 4096 x 4096 | 15.0 | 1% | 90% of bandwidth | - |" in tables
+    assert "| 1.1 step | 21.47 | 1% | 100 | 50% | 1.00x |" in tables
+    assert "| naive | not measured: a call would take about 3 s | | | | |" in tables
+    assert "FMA peak |" not in tables.replace("of FMA peak |", "")
+    readme = f"before\n{figures.START}\nold\n{figures.END}\nafter\n"
+    written = figures.with_table(readme, report())
+    assert "old" not in written
+    assert written.startswith("before\n") and written.endswith("after\n")
+    assert figures.with_table(written, report()) == written
+
+
+def test_the_pictures_are_drawn_from_the_json(tmp_path) -> None:
+    drawn = make_figures().draw(report(), tmp_path)
+    names = {"roofline-matmul.png", "variants.png", "access_pattern.png"}
+    assert {path.name for path in drawn} == names
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
 SWAPPED = """

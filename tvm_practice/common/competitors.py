@@ -7,7 +7,7 @@ import numpy as np
 
 from tvm_practice.common import verify
 from tvm_practice.common.target import build, threads
-from tvm_practice.common.timing import Candidate, Runnable
+from tvm_practice.common.timing import Candidate, Runnable, in_huge_pages
 
 
 def inputs(M: int, N: int, K: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,16 +21,23 @@ def flops(M: int, N: int, K: int) -> float:
     return 2.0 * M * N * K
 
 
+def work(M: int, N: int, K: int) -> dict[str, float]:
+    """What one call has to do, for a Runnable: operations, and compulsory traffic in bytes."""
+    return {
+        "flops": flops(M, N, K),
+        "bytes": 4.0 * (M * K + K * N + M * N),
+        "bytes_written": 4.0 * M * N,
+    }
+
+
 def runnable_matmul(schedule_or_module, M: int, N: int, K: int, seed: int) -> Runnable:
     """Compile "main"(A, B, C), verify its result against float64, and return it to be timed."""
-    import tvm
-
     function = build(getattr(schedule_or_module, "mod", schedule_or_module))
     a, b = inputs(M, N, K, seed)
-    tensors = [tvm.runtime.tensor(array) for array in (a, b, np.full((M, N), np.nan, "float32"))]
+    tensors = [in_huge_pages(array) for array in (a, b, np.full((M, N), np.nan, "float32"))]
     function(*tensors)
     _verify(tensors[2].numpy(), a, b)
-    return Runnable(lambda: function(*tensors), flops=flops(M, N, K), verified=True)
+    return Runnable(lambda: function(*tensors), verified=True, **work(M, N, K))
 
 
 def _verify(got: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
@@ -43,7 +50,7 @@ def make_numpy(M: int, N: int, K: int, seed: int) -> Runnable:
     c = np.empty((M, N), "float32")
     np.matmul(a, b, out=c)
     _verify(c, a, b)
-    return Runnable(lambda: np.matmul(a, b, out=c), flops=flops(M, N, K), verified=True)
+    return Runnable(lambda: np.matmul(a, b, out=c), verified=True, **work(M, N, K))
 
 
 def make_torch(M: int, N: int, K: int, seed: int) -> Runnable:
@@ -54,7 +61,19 @@ def make_torch(M: int, N: int, K: int, seed: int) -> Runnable:
     c = torch.empty((M, N))
     torch.mm(a, b, out=c)
     _verify(c.numpy(), a.numpy(), b.numpy())
-    return Runnable(lambda: torch.mm(a, b, out=c), flops=flops(M, N, K), verified=True)
+    return Runnable(lambda: torch.mm(a, b, out=c), verified=True, **work(M, N, K))
+
+
+def make_torch_compile(M: int, N: int, K: int, seed: int) -> Runnable:
+    """What torch.compile makes of a matmul; it raises where torch cannot compile, for want of a C++
+    compiler say."""
+    import torch
+
+    torch.set_num_threads(threads())
+    a, b = (torch.from_numpy(array) for array in inputs(M, N, K, seed))
+    compiled = torch.compile(torch.mm, fullgraph=True)
+    _verify(compiled(a, b).numpy(), a.numpy(), b.numpy())
+    return Runnable(lambda: compiled(a, b), verified=True, **work(M, N, K))
 
 
 def libraries(M: int, N: int, K: int, seed: int) -> list[Candidate]:

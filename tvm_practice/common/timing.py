@@ -1,10 +1,11 @@
 """Timing that may be believed.
 
 Every competitor runs in a process of its own (thread pools of TVM, OpenBLAS and OpenMP in one
-process take the cores from each other), and all of them run in paired rounds, A B C, A B C, ...:
+process take the cores from each other), and all of them run in paired rounds, A B C, C B A, ...:
 whatever slows the machine for a while slows all of them. A figure is a median with its quartiles; a
 comparison is a verdict from the paired ratios, never a bare number. The machine's own peaks, an FMA
-chain and a stream triad, are competitors like the others and share their rounds.
+chain, a stream triad and the sum of a large array, are competitors like the others and share their
+rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
@@ -27,8 +28,17 @@ from tvm_practice.common.worker import Worker, WorkerFailed
 
 CONFIDENCE = 0.95
 FEWEST_ROUNDS = 6  # with fewer, no ordering of the samples reaches 95%
+# Two processes that run the very same code differ for as long as they live, if only by which pages
+# of memory they got: in a matmul the interval of their ratio began up to 0.4% from 1, and where
+# memory is the limit up to 1.8% (less in huge pages). A verdict on code, not on two processes,
+# leaves that out.
+PROCESS_LUCK = 0.02
+# With noise of 2% in each competitor, these find a difference of 5% in more than 97 of 100 runs,
+# PROCESS_LUCK left out.
+ROUNDS = 20
 SLOW_SECONDS = 1.0
 WARM_SECONDS = 0.005
+MIB = 1 << 20
 BUILD_SECONDS = 300.0
 SAMPLE_LIMIT_SECONDS = 300.0
 
@@ -38,14 +48,15 @@ class Runnable:
     """What a maker returns: a call without arguments, the work it does, and whether its result was
     verified.
 
-    flops: floating-point operations of one call; bytes: memory traffic of one call, where that is
-    the measure.
+    flops: floating-point operations of one call; bytes: its compulsory memory traffic, every input
+    read once and every output written once; bytes_written: how many of these are written.
     """
 
     call: Callable[[], Any]
     flops: float = 0.0
     bytes: float = 0.0
     verified: bool = False
+    bytes_written: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Figure:
     flops: float
     bytes: float
     verified: bool
+    bytes_written: float = 0.0
 
     @property
     def median_s(self) -> float:
@@ -94,6 +106,11 @@ class Figure:
     def gbytes(self) -> float:
         return self.bytes / self.median_s / 1e9
 
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: operations per byte of compulsory traffic; NaN if unknown."""
+        return self.flops / self.bytes if self.bytes else math.nan
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -107,6 +124,7 @@ class Verdict:
     high: float
     confidence: float
     word: str
+    margin: float = 0.0
 
     def sentence(self) -> str:
         if self.word == "cannot tell":
@@ -122,6 +140,12 @@ class Verdict:
             f"{self.first} is {_times(shown)} {self.word} than {self.second} "
             f"({_times(low)} to {_times(high)}, {self.confidence:.0%} confidence)"
         )
+
+    def short(self) -> str:
+        """The verdict as a cell of a table: "1.23x faster", or "cannot tell"."""
+        if self.word == "cannot tell":
+            return self.word
+        return f"{_times(self.ratio if self.word == 'faster' else 1 / self.ratio)} {self.word}"
 
 
 def _times(ratio: float) -> str:
@@ -147,13 +171,22 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     return ordered[best - 1], ordered[n - best]
 
 
-def verdict(first: Figure, second: Figure, confidence: float = CONFIDENCE) -> Verdict:
+def verdict(
+    first: Figure, second: Figure, confidence: float = CONFIDENCE, margin: float = 0.0
+) -> Verdict:
     """Compare two figures measured in the same rounds. The ratio is second's time over first's:
-    above 1 is faster."""
+    above 1 is faster.
+
+    The confidence holds whatever the distribution of the noise, and whatever drift the rounds
+    share. It speaks of these two processes: noise that stays with one of them from round to round
+    is part of what is compared. With `margin`, they are told apart only where the whole interval
+    lies that far from 1: PROCESS_LUCK makes it a verdict on their code.
+    """
     ratios = [b / a for a, b in zip(first.samples, second.samples, strict=False)]
     low, high = median_interval(ratios, confidence)
-    word = "faster" if low > 1 else "slower" if high < 1 else "cannot tell"
-    return Verdict(first.name, second.name, median(ratios), low, high, confidence, word)
+    faster, slower = low > 1 + margin, high < 1 / (1 + margin)
+    word = "faster" if faster else "slower" if slower else "cannot tell"
+    return Verdict(first.name, second.name, median(ratios), low, high, confidence, word, margin)
 
 
 @dataclass(frozen=True)
@@ -172,8 +205,8 @@ class Comparison:
     def __contains__(self, name: str) -> bool:
         return name in self.figures
 
-    def verdict(self, first: str, second: str) -> Verdict:
-        return verdict(self.figures[first], self.figures[second])
+    def verdict(self, first: str, second: str, margin: float = 0.0) -> Verdict:
+        return verdict(self.figures[first], self.figures[second], margin=margin)
 
     @property
     def peak_gflops(self) -> float:
@@ -199,6 +232,24 @@ class Comparison:
     def share_of_peak(self, name: str) -> float:
         return self.figures[name].gflops / self.peak_gflops
 
+    def share_of_bandwidth(self, name: str) -> tuple[float, float, float] | None:
+        """(median, low, high) of a figure's bytes per second over those of the roof that fits it
+        (`bandwidth_roof`), round by round; None where either was not measured.
+
+        Not over the roof's best round, as with arithmetic: memory is shared with whatever else runs
+        on the machine, beyond a virtual machine's walls too, and can change its rate by half within
+        minutes. The interval has the confidence of a verdict.
+        """
+        figure = self.figures[name]
+        roof = self.figures.get(bandwidth_roof(figure).name)
+        if roof is None or not figure.bytes:
+            return None
+        shares = [
+            (figure.bytes / taken) / (roof.bytes / roof_taken)
+            for taken, roof_taken in zip(figure.samples, roof.samples, strict=False)
+        ]
+        return median(shares), *median_interval(shares)
+
     def as_json(self) -> list[dict[str, Any]]:
         return [
             {
@@ -212,11 +263,23 @@ class Comparison:
                 "share_of_peak": self.share_of_peak(figure.name)
                 if not math.isnan(self.peak_gflops)
                 else None,
-                "threads": self.threads,
+                "threads": 1 if figure.name in ONE_THREAD else self.threads,
                 "verified": figure.verified,
             }
             for figure in self.figures.values()
         ]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `compare`, with what was measured until then."""
+
+    def __init__(self, measured: Comparison) -> None:
+        super().__init__()
+        self.measured = measured
+
+
+class TooSlow(Exception):
+    """One call takes longer than whoever compares wants to wait for."""
 
 
 def compare(
@@ -224,31 +287,34 @@ def compare(
     rounds: int = 9,
     sample_seconds: float = 0.03,
     advance: Callable[[str], None] = lambda _: None,
+    longest_call: float = math.inf,
 ) -> Comparison:
     """Measure the candidates in paired rounds, each in a process of its own.
 
     A sample is as many calls as last `sample_seconds`, one at least, after a few that are not
     counted. A candidate that takes a second or more for one call sits out after the fewest rounds
-    that allow a verdict. A candidate whose maker raises, dies or takes too long is left out and
-    named in `failed`. `advance` is called with a candidate's name after it is built and after each
-    of its samples.
+    that allow a verdict. A candidate whose maker raises, dies or takes too long, or one of whose
+    calls takes more than `longest_call` seconds, is left out and named in `failed`. `advance` is
+    called with a candidate's name after it is built and after each of its samples. Ctrl-C raises
+    Interrupted.
     """
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
     facts: dict[str, dict[str, Any]] = {}
     samples: dict[str, list[float]] = {}
+    interrupted = False
     try:
         for candidate in candidates:
-            worker = Worker(_serve, candidate, sample_seconds)
+            worker = Worker(_serve, candidate, sample_seconds, longest_call)
             workers[candidate.name] = worker
             try:
                 facts[candidate.name] = worker.answer(BUILD_SECONDS)
                 samples[candidate.name] = []
             except WorkerFailed as error:
-                failed[candidate.name] = str(error)
+                failed[candidate.name] = str(error).removeprefix(f"{TooSlow.__name__}: ")
             advance(candidate.name)
         for number in range(rounds):
-            for name in [name for name in samples if name not in failed]:
+            for name in order([name for name in samples if name not in failed], number):
                 if number >= FEWEST_ROUNDS and samples[name][-1] > SLOW_SECONDS:
                     advance(name)
                     continue
@@ -257,23 +323,46 @@ def compare(
                 except WorkerFailed as error:
                     failed[name] = str(error)
                 advance(name)
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         for worker in workers.values():
             worker.__exit__()
     figures = {
         name: Figure(name, tuple(taken), **facts[name])
         for name, taken in samples.items()
-        if name not in failed
+        if name not in failed and taken
     }
-    return Comparison(figures, failed, rounds, threads())
+    measured = Comparison(figures, failed, rounds, threads())
+    if interrupted:
+        raise Interrupted(measured)
+    return measured
 
 
-def _serve(connection: Connection, candidate: Candidate, sample_seconds: float) -> None:
+def work_of(candidate: Candidate) -> Runnable:
+    """What a call of a competitor has to do, as a Runnable that does nothing; runs in a worker."""
+    return replace(candidate.make(**candidate.arguments), call=print)
+
+
+def order(names: Sequence[str], number: int) -> list[str]:
+    """The order of the competitors in round `number`: forwards, then backwards, and so on.
+
+    In one fixed order, a machine that steadily grows slower would slow the later ones more, in
+    every round alike. So half of the rounds err to one side and half to the other.
+    """
+    return list(names) if number % 2 == 0 else list(reversed(names))
+
+
+def _serve(
+    connection: Connection, candidate: Candidate, sample_seconds: float, longest_call: float
+) -> None:
     """The worker's side: build, find out how many calls make a sample, then take a sample whenever
     asked."""
     runnable = candidate.make(**candidate.arguments)
     call = runnable.call
     calls, once = 1, seconds_per_call(call, 1)
+    if once > longest_call:
+        raise TooSlow(f"one call takes {once:.2g} s, more than the {longest_call:.2g} s allowed")
     while once * calls < sample_seconds:
         calls = max(calls + 1, min(calls * 10, math.ceil(1.2 * sample_seconds / max(once, 1e-9))))
         once = seconds_per_call(call, calls)
@@ -283,6 +372,7 @@ def _serve(connection: Connection, candidate: Candidate, sample_seconds: float) 
         "flops": runnable.flops,
         "bytes": runnable.bytes,
         "verified": runnable.verified,
+        "bytes_written": runnable.bytes_written,
     }
     _wait_until_quiet()
     connection.send(("returned", facts))
@@ -338,24 +428,49 @@ def _wait_until_quiet(limit: float = 0.5) -> None:
             return
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy of the array that begins where a cache line does, as TVM demands."""
+    line = 64
+    memory = np.empty(array.nbytes + line, "uint8")
+    start = -memory.ctypes.data % line
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def in_huge_pages(array: np.ndarray) -> Any:
+    """The array as a TVM tensor in memory of NumPy's kind.
+
+    NumPy asks the system for huge pages (2 MiB instead of 4 KiB, on Linux), TVM's own tensors have
+    small ones. With small pages, their chance places in the caches make one process up to a third
+    slower than another; and competitors are to have the same kind of memory.
+    """
+    import tvm
+
+    return tvm.runtime.from_dlpack(aligned(array))
+
+
 # -------------------------------------------------------------------------- the machine's own peaks
+#
+# Each takes the number of threads that work; None is all of them. The rest of TVM's pool then has
+# nothing to do.
 
 
-def make_fma_peak() -> Runnable:
-    """Independent chains of vector multiply-adds in registers, on every thread: no memory is
-    touched in the loop."""
+def make_fma_peak(workers: int | None = None) -> Runnable:
+    """Independent chains of vector multiply-adds in registers: no memory is touched in the loop."""
     import tvm
     from tvm.script import tirx as T
 
-    from tvm_practice.common.target import build, vector_unit
+    from tvm_practice.common.target import vector_unit
 
+    workers = workers or threads()
     lanes, registers = vector_unit()
-    chains, steps, workers = registers // 2, 100_000, threads()
+    chains, steps = registers // 2, 100_000
 
     @T.prim_func(s_tir=True)
     def main(x: T.Buffer((2, lanes), "float32"), y: T.Buffer((workers, chains, lanes), "float32")):
         T.func_attr({"tirx.noalias": True})
-        for worker in T.parallel(workers):
+        for worker in range(workers):
             with T.sblock("worker"):
                 w = T.axis.spatial(workers, worker)
                 chain = T.sblock_alloc_buffer((chains, lanes), "float32", scope="local")
@@ -363,7 +478,8 @@ def make_fma_peak() -> Runnable:
                     for lane in T.vectorized(lanes):
                         with T.sblock("start"):
                             vc, vl = T.axis.remap("SS", [c, lane])
-                            chain[vc, vl] = x[0, vl]
+                            # Each from elsewhere: of equal chains a compiler may keep only one.
+                            chain[vc, vl] = x[0, vl] * T.Cast("float32", vc)
                 for step in range(steps):
                     for c in T.unroll(chains):
                         for lane in T.vectorized(lanes):
@@ -376,7 +492,7 @@ def make_fma_peak() -> Runnable:
                             vc, vl = T.axis.remap("SS", [c, lane])
                             y[w, vc, vl] = chain[vc, vl]
 
-    function = build(tvm.IRModule({"main": main}))
+    function = _build_for(workers, main)
     x = tvm.runtime.tensor(np.array([[0.5] * lanes, [1.0] * lanes], "float32"))
     y = tvm.runtime.tensor(np.full((workers, chains, lanes), np.nan, "float32"))
     function(x, y)
@@ -387,40 +503,129 @@ def make_fma_peak() -> Runnable:
     return Runnable(lambda: function(x, y), flops=flops, verified=True)
 
 
-def make_triad() -> Runnable:
-    """The stream triad a[i] = b[i] + s * c[i] (McCalpin 1995) on arrays far beyond the caches, on
-    every thread.
+def make_triad(workers: int | None = None, footprint: float = 192 * MIB) -> Runnable:
+    """The stream triad a[i] = b[i] + s * c[i] (McCalpin 1995) on three arrays that fill `footprint`
+    bytes, far beyond the caches unless told.
 
     Bytes are counted as STREAM does: two arrays read and one written, without the read that a write
-    may cause.
+    may cause. Each thread goes through two halves of its part at once, which a prefetcher follows.
     """
-    import tvm
     from tvm import te
     from tvm.s_tir import Schedule
 
     from tvm_practice.common.target import build, vector_unit
 
-    length = 1 << 24
+    workers, lanes = workers or threads(), vector_unit()[0]
+    together = workers * 2 * lanes
+    length = max(1, round(footprint / 12 / together)) * together
     b, c = te.placeholder((length,), name="b"), te.placeholder((length,), name="c")
     a = te.compute((length,), lambda i: b[i] + c[i] * 3.0, name="a")
     sch = Schedule(te.create_prim_func([b, c, a]))
     (i,) = sch.get_loops(sch.get_sblock("a"))
-    per_thread, _, lane = sch.split(
-        i, [threads(), None, vector_unit()[0]], preserve_unit_iters=True
-    )
+    per_thread, half, step, lane = sch.split(i, [workers, 2, None, lanes], preserve_unit_iters=True)
+    sch.reorder(per_thread, step, half, lane)
     sch.parallel(per_thread)
+    sch.unroll(half)
     sch.vectorize(lane)
     function = build(sch.mod)
-    tensors = [
-        tvm.runtime.tensor(np.full(length, value, "float32")) for value in (1.0, 2.0, np.nan)
-    ]
+    tensors = [in_huge_pages(np.full(length, value, "float32")) for value in (1.0, 2.0, np.nan)]
     function(*tensors)
     if not (tensors[2].numpy() == 7.0).all():
         raise RuntimeError("the triad gave a wrong result; its rate means nothing")
     return Runnable(
-        lambda: function(*tensors), flops=2.0 * length, bytes=12.0 * length, verified=True
+        lambda: function(*tensors),
+        flops=2.0 * length,
+        bytes=12.0 * length,
+        verified=True,
+        bytes_written=4.0 * length,
     )
+
+
+def make_read_sum(workers: int | None = None, footprint: float = 256 * MIB) -> Runnable:
+    """The sum of an array of `footprint` bytes, far beyond the caches unless told: memory that is
+    only read.
+
+    Each thread reads two streams, as far apart as its part allows, which a prefetcher follows at
+    once; each stream has four sums in registers.
+    """
+    from tvm.script import tirx as T
+
+    from tvm_practice.common.target import vector_unit
+
+    workers = workers or threads()
+    lanes, _ = vector_unit()
+    streams, sums = 2, 4
+    steps = max(1, round(footprint / 4 / (workers * streams * sums * lanes)))
+
+    @T.prim_func(s_tir=True)
+    def main(
+        x: T.Buffer((workers, streams, steps, sums, lanes), "float32"),
+        y: T.Buffer((workers, streams, sums, lanes), "float32"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for worker in range(workers):
+            with T.sblock("worker"):
+                w = T.axis.spatial(workers, worker)
+                total = T.sblock_alloc_buffer((streams, sums, lanes), "float32", scope="local")
+                for s, c in T.grid(streams, sums):
+                    for lane in T.vectorized(lanes):
+                        with T.sblock("start"):
+                            vs, vc, vl = T.axis.remap("SSS", [s, c, lane])
+                            total[vs, vc, vl] = T.float32(0)
+                for step in range(steps):
+                    for s in T.unroll(streams):
+                        for c in T.unroll(sums):
+                            for lane in T.vectorized(lanes):
+                                with T.sblock("add"):
+                                    k, vs, vc, vl = T.axis.remap("RSSS", [step, s, c, lane])
+                                    total[vs, vc, vl] = total[vs, vc, vl] + x[w, vs, k, vc, vl]
+                for s, c in T.grid(streams, sums):
+                    for lane in T.vectorized(lanes):
+                        with T.sblock("store"):
+                            vs, vc, vl = T.axis.remap("SSS", [s, c, lane])
+                            y[w, vs, vc, vl] = total[vs, vc, vl]
+
+    function = _build_for(workers, main)
+    shape = (workers, streams, steps, sums, lanes)
+    x = in_huge_pages(np.ones(shape, "float32"))
+    y = in_huge_pages(np.full((workers, streams, sums, lanes), np.nan, "float32"))
+    function(x, y)
+    if not (y.numpy() == np.float32(steps)).all():
+        raise RuntimeError("the sum gave a wrong result; its rate means nothing")
+    length = float(math.prod(shape))
+    return Runnable(lambda: function(x, y), flops=length, bytes=4.0 * length, verified=True)
+
+
+def _build_for(workers: int, function: Any) -> Callable[..., None]:
+    """Compile a function whose block "worker" is what each of `workers` threads does."""
+    from tvm.s_tir import Schedule
+
+    from tvm_practice.common.target import build
+
+    sch = Schedule(function)
+    if workers > 1:
+        sch.parallel(*sch.get_loops(sch.get_sblock("worker")))
+    return build(sch.mod)
 
 
 PEAK_FMA = Candidate("FMA peak", make_fma_peak)
 PEAK_TRIAD = Candidate("stream triad", make_triad)
+PEAK_READ = Candidate("read sum", make_read_sum)
+PEAKS = (PEAK_FMA, PEAK_TRIAD, PEAK_READ)
+# The same at one thread, by name.
+ONE_THREAD = {
+    name: Candidate(name, peak.make, {"workers": 1})
+    for peak in PEAKS
+    for name in [f"{peak.name}, 1 thread"]
+}
+
+
+def bandwidth_roof(work: Figure | Runnable) -> Candidate:
+    """The roof for this memory traffic: the triad writes a third of its bytes, the sum none; the
+    nearer mix of the two is the one to compare with.
+
+    It has the same footprint: what is called again and again finds some of its data in the caches,
+    even where all of it would not fit, and so must its roof.
+    """
+    peak = PEAK_TRIAD if work.bytes_written > work.bytes / 6 else PEAK_READ
+    return Candidate(peak.name, peak.make, {"footprint": work.bytes})

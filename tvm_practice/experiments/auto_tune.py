@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import mean
 
-from tvm_practice.common import exercise, records, show
+from tvm_practice.common import exercise, picture, records, show
 from tvm_practice.common.competitors import flops, libraries, runnable_matmul
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.measure import BUILD_SECONDS, RUN_SECONDS, Measure, Measured
@@ -292,11 +292,7 @@ def _whose_hand(whose: dict[str, str]) -> str:
 def _against(measured: Comparison, name: str) -> str:
     if name == TUNED or TUNED not in measured:
         return "-"
-    verdict = measured.verdict(name, TUNED)
-    if verdict.word == "cannot tell":
-        return "cannot tell"
-    ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
-    return f"{show.times(ratio)} {verdict.word}"
+    return measured.verdict(name, TUNED).short()
 
 
 def _key_question(session, folder, plan: Plan, done: Done, measured, whose, size: Size) -> None:
@@ -332,10 +328,8 @@ def _headline(measured: Comparison) -> str:
     told = f"tuned: {show.rate(tuned.gflops)} GFLOP/s, {share} of FMA peak"
     if HAND in measured:
         verdict = measured.verdict(TUNED, HAND)
-        if verdict.word == "cannot tell":
-            return told + ", cannot tell from the hand"
-        ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
-        told += f", {show.times(ratio)} {verdict.word} than the hand"
+        joint = "from" if verdict.word == "cannot tell" else "than"
+        told += f", {verdict.short()} {joint} the hand"
     return told
 
 
@@ -587,11 +581,6 @@ def winning_nest(size: Size, whose: dict[str, str], seed: int, folder: Path) -> 
 
 def draw_curve(path: Path, folder: Path, measured: Comparison, size: Size) -> None:
     """Every schedule that was measured, the best so far, and the others as horizontal lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     times = [runs and runs[0] for runs in records.runs_of_records(folder)]
     rates = [flops(*size) / one / 1e9 if one else None for one in times]
     best_so_far, best_rate = [], 0.0
@@ -599,7 +588,7 @@ def draw_curve(path: Path, folder: Path, measured: Comparison, size: Size) -> No
         best_rate = max(best_rate, rate or 0.0)
         best_so_far.append(best_rate)
     trials = range(1, len(rates) + 1)
-    figure, axis = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    figure, axis = picture.blank(8, 4.8)
     working = [(n, rate) for n, rate in zip(trials, rates, strict=True) if rate is not None]
     axis.scatter(*zip(*working, strict=True), s=14, color="tab:blue", alpha=0.6, label="a schedule")
     if failed := [n for n, rate in zip(trials, rates, strict=True) if rate is None]:
@@ -622,5 +611,4 @@ def draw_curve(path: Path, folder: Path, measured: Comparison, size: Size) -> No
         "Search for a matmul {} x {} x {}, float32, {} threads".format(*size, measured.threads)
     )
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    picture.save(figure, path)

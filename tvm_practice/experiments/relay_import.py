@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tvm_practice.common import exercise, show
+from tvm_practice.common import exercise, picture, show
 from tvm_practice.common.graph import KERNEL, Graph, graph
-from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable, Verdict
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
 SHAPES = {"CNN": (8, 3, 48, 64), "MLP": (8, 784)}
 IMPORTED, FOLDED, FUSED = "as imported", "folded", "fused"
@@ -237,14 +237,7 @@ def _time(session, name: str, story: Story) -> Comparison:
 
 
 def _against_eager(measured: Comparison, name: str) -> str:
-    return _words(measured.verdict(name, EAGER)) if EAGER in measured else "-"
-
-
-def _words(verdict: Verdict) -> str:
-    if verdict.word == "cannot tell":
-        return "cannot tell"
-    ratio = verdict.ratio if verdict.word == "faster" else 1 / verdict.ratio
-    return f"{show.times(ratio)} {verdict.word}"
+    return measured.verdict(name, EAGER).short() if EAGER in measured else "-"
 
 
 def _answer(session, stories: dict[str, Story], measured: dict[str, Comparison]) -> None:
@@ -268,7 +261,7 @@ def _answer(session, stories: dict[str, Story], measured: dict[str, Comparison])
     gains = [
         f"the {name} as imported took {show.seconds(one[f'{IMPORTED}, {SCHEDULED}'].median_s)}, "
         f"fused {show.seconds(one[best].median_s)} "
-        f"({_words(one.verdict(best, f'{IMPORTED}, {SCHEDULED}'))})"
+        f"({one.verdict(best, f'{IMPORTED}, {SCHEDULED}').short()})"
         for name, one in measured.items()
         if best in one and f"{IMPORTED}, {SCHEDULED}" in one
     ]
@@ -285,7 +278,7 @@ def _answer(session, stories: dict[str, Story], measured: dict[str, Comparison])
             f"{timed.verdict(best, EAGER).sentence()}. Graph passes decide what the kernels are, "
             "schedules how they run."
         )
-        against = _words(timed.verdict(best, EAGER))
+        against = timed.verdict(best, EAGER).short()
         session.headline = (
             f"CNN: {before.kernels} kernels to {after.kernels}; compiled, "
             f"{against} {'from' if against == 'cannot tell' else 'than'} eager PyTorch"
@@ -488,15 +481,11 @@ COLORS = {
 def draw_graph(path: Path, story: Story, timed: Comparison) -> None:
     """The kernels of the three stages side by side, a box for each and the bytes it hands on. What
     reads constants only stands aside, and what became of a kernel stands on its right."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from matplotlib.patches import FancyBboxPatch, Patch
 
     columns = place(story)
     height = max(top + span for column in columns for top, span in column) + 0.4
-    figure, axis = plt.subplots(figsize=(11, 0.6 * height + 1), layout="constrained")
+    figure, axis = picture.blank(11, 0.6 * height + 1)
     for number, (stage, column) in enumerate(zip(STAGES, columns, strict=True)):
         left, read = 3 * number, story.stages[stage].read
         rows = {step.result: row for step, row in zip(read.steps, column, strict=True)}
@@ -543,8 +532,7 @@ def draw_graph(path: Path, story: Story, timed: Comparison) -> None:
     axis.set_ylim(height, -1)
     axis.axis("off")
     axis.set_title("The CNN's kernels after importing, folding and fusing")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    picture.save(figure, path)
 
 
 def place(story: Story) -> list[list[tuple[int, int]]]:
