@@ -440,7 +440,8 @@ def limit(result: dict[str, Any]) -> str:
     """The share of what limits a result: the FMA peak, or bandwidth, which is then named."""
     if result["bound"] == "bandwidth":
         return f"{result['share_of_bandwidth']:.0%} of bandwidth"
-    return peak_share(result["share_of_peak"], result.get("float32", True))
+    float32 = result.get("float32", True)
+    return peak_share(result["share_of_peak"], float32) + ("" if float32 else " of float32's")
 
 
 def peak_share(share: float | None, float32: bool) -> str:

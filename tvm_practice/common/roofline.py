@@ -112,7 +112,7 @@ def _draw_columns(axis, columns, peaks: dict[str, Any], styles: dict[str, Any]) 
             _mark(axis, beside, one["gflops"], one["competitor"], styles, 0.85)
         axis.annotate(
             _size_text(size),
-            (place, peaks["fma_gflops"]),
+            (place, max(peaks["fma_gflops"], *(one["gflops"] for one in results))),
             (0, 10),
             textcoords="offset points",
             ha="center",
@@ -133,8 +133,10 @@ def _limits(places, columns, peaks: dict[str, Any]) -> tuple[float, float, float
     ridge = peaks["fma_gflops"] / peaks["read_gbytes"]
     slowest = min(one["gflops"] for results in columns for one in results)
     bottom = min(slowest / 1.6, peaks["fma_gflops"] / 100)
-    top = peaks["fma_gflops"] * (peaks["fma_gflops"] / bottom) ** 0.34
-    return min(*places, ridge) / 3.2, max(*places, ridge) * 1.7, bottom, top
+    highest = max(one["gflops"] for results in columns for one in results)
+    highest = max(highest, peaks["fma_gflops"])
+    top = highest * (highest / bottom) ** 0.34
+    return min(*places, ridge / 4) / 3.2, max(*places, ridge) * 1.7, bottom, top
 
 
 def _draw_roofs(axis, peaks: dict[str, Any], places, left: float, right: float) -> None:
@@ -233,13 +235,15 @@ def _draw_shares(axis, columns, names: Sequence[str], styles: dict[str, Any]) ->
                     fontsize=9,
                     fontweight="bold",
                 )
-        limit = "bandwidth" if any(one["bound"] == "bandwidth" for one in shown) else "FMA peak"
+        limit = (
+            "bandwidth" if any(one["bound"] == "bandwidth" for one in shown) else "float32 FMA peak"
+        )
         ticks.append(f"{_size_text(size)}\n{limit}")
         if number % 2:
             axis.axvspan(number - 0.5, number + 0.5, color="#f5f5f5", linewidth=0)
     axis.axhline(1, color=ROOF, linewidth=1.8)
     axis.set_xlim(-0.5, len(columns) - 0.5)
-    axis.set_ylim(0, max(1.18, axis.get_ylim()[1]))
+    axis.set_ylim(0, max(1.18, 1.08 * axis.get_ylim()[1]))
     axis.set_xticks(range(len(columns)), ticks, fontsize=8.5)
     axis.tick_params(axis="x", length=0)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
