@@ -39,7 +39,7 @@ from tvm_practice.main import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED, RECORDS,
 
 Size = tuple[int, ...]
 
-MATMUL = "matmul"
+MATMUL, SEARCH = "matmul", "search"
 HAND, TUNED = "hand", "tuned"
 SAMPLE_SECONDS = 0.06
 LONGEST_CALL_SECONDS = 2.0
@@ -64,11 +64,13 @@ class Workload:
     quick_sizes: tuple[Size, ...]
     competitors: Callable[[Size, int], list[Candidate]]
     float32: bool = True  # all of its arithmetic: the FMA peak is then a limit
+    # What has to be made first, such as a search: a fact sheet for each.
+    prepare: Callable[[Size, Callable[[str], None]], list[dict[str, Any]]] | None = None
 
 
 def workloads() -> dict[str, Workload]:
     """Every workload that there is: a lesson whose experiments module offers one."""
-    modules = {MATMUL: "manual_schedule", **{lab: lab for lab in LABS}}
+    modules = {MATMUL: "manual_schedule", SEARCH: "auto_tune", **{lab: lab for lab in LABS}}
     found = {}
     for name, lesson in modules.items():
         if not (PACKAGE / "experiments" / f"{lesson}.py").exists():
@@ -77,7 +79,8 @@ def workloads() -> dict[str, Workload]:
         if hasattr(module, "competitors"):
             float32 = getattr(module, "ARITHMETIC", "float32") == "float32"
             sizes = module.SIZES, module.QUICK_SIZES
-            found[name] = Workload(name, *sizes, module.competitors, float32)
+            prepare = getattr(module, "prepare", None)
+            found[name] = Workload(name, *sizes, module.competitors, float32, prepare)
     return found
 
 
@@ -100,6 +103,7 @@ class Report:
     results: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, Any]] = field(default_factory=list)
+    searches: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
     started: float = field(default_factory=time.time)
 
@@ -150,11 +154,13 @@ class Report:
         ]
 
     def wrong(self) -> list[str]:
-        """A sentence for every competitor whose result is wrong, or was not verified."""
+        """A sentence for every competitor whose result is wrong, or was not verified, and for every
+        "hand" that could not run, unless the CPU lacks an instruction."""
         return [
             f"{one['competitor']} ({one['workload']} {size_text(one['size'])}): {one['reason']}"
             for one in self.not_measured
             if one["reason"].startswith(WRONG)
+            or (one["competitor"] == HAND and not one["reason"].startswith("NoInstruction"))
         ] + [
             f"{one['competitor']} ({one['workload']} {size_text(one['size'])}) was not verified"
             for one in self.results
@@ -168,6 +174,7 @@ class Report:
             "results": self.results,
             "verdicts": self.verdicts,
             "not_measured": self.not_measured,
+            "searches": self.searches,
             "seed": self.seed,
             "rounds": self.rounds,
             "confidence": timing.CONFIDENCE,
@@ -317,6 +324,8 @@ def _measure(report: Report, workload: Workload, sizes: list[Size], options: Opt
     rate: dict[str, tuple[float, Size]] = {}  # by competitor: seconds per unit of work, and where
     for size in sorted(sizes, key=math.prod):
         show.heading(f"{workload.name}, {size_text(size)}")
+        if workload.prepare is not None:
+            _prepare(report, workload, size)
         candidates = workload.competitors(size, options.seed)
         skipped: dict[str, str] = {}
         if workload.name == MATMUL and TUNED not in {one.name for one in candidates}:
@@ -350,6 +359,25 @@ def _measure(report: Report, workload: Workload, sizes: list[Size], options: Opt
         names = [one.name for one in candidates]
         _show(measured, names, {**skipped, **measured.failed}, workload.float32)
         write(options.json, report)
+
+
+def _prepare(report: Report, workload: Workload, size: Size) -> None:
+    with show.waiting(f"{workload.name} ...") as waiting:
+        made = workload.prepare(size, lambda what: waiting.update(f"{workload.name}: {what} ..."))
+    report.searches += [{"workload": workload.name, "size": list(size), **one} for one in made]
+    show.table(
+        ("search", "schedules", "failed", "seconds"),
+        [
+            (
+                f"{one['trials']} trials, seed {one['seed']}",
+                str(one["measured"]),
+                str(one["failed"]),
+                f"{one['seconds']:.1f}",
+            )
+            for one in made
+        ],
+        "Each from nothing; the seconds are those of the whole search.",
+    )
 
 
 def _bandwidth_roofs(candidates: list[Candidate], peaks: dict[str, Any]) -> list[Candidate]:

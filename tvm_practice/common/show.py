@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
+from rich.status import Status
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -135,11 +136,11 @@ def question(text: str, answer: Sequence[str]) -> None:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
+def waiting(text: str) -> Iterator[Status]:
     """A spinner while something runs that has no steps to count; nothing when the output is no
-    terminal."""
-    with console.status(text):
-        yield
+    terminal. What it yields has `update(text)`."""
+    with console.status(text) as status:
+        yield status
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import pickle
+import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +22,7 @@ from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.measure import BUILD_SECONDS, RUN_SECONDS, Measure, Measured
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 from tvm_practice.common.worker import Worker
-from tvm_practice.experiments.manual_schedule import make_step
+from tvm_practice.experiments.manual_schedule import make_hand, make_step
 
 QUICK_TRIALS, TRIALS = 64, 256
 BATCH = 16
@@ -574,6 +576,67 @@ def make_tuned(M: int, N: int, K: int, seed: int, whose: dict[str, str], folder:
 
 def winning_nest(size: Size, whose: dict[str, str], seed: int, folder: Path) -> LoopNest:
     return loop_nest(best(size, whose, seed, folder).mod)
+
+
+# -------------------------------------------------------------------------- searches, for the bench
+
+# What the bench measures: whole searches from nothing, several of each length, since luck has its
+# part in each; the winners then run against the best schedule written by hand.
+SIZES = ((512, 512, 512),)
+QUICK_SIZES = ((64, 64, 64),)
+SEARCHES = {QUICK_TRIALS: 5, TRIALS: 3}  # so many trials, so many seeds
+QUICK_SEARCHES = {16: 2}
+
+
+def searches(size: Size) -> list[tuple[int, int]]:
+    """(trials, seed) of every search that is made at a size."""
+    plan = QUICK_SEARCHES if size in QUICK_SIZES else SEARCHES
+    return [(trials, seed) for trials, seeds in plan.items() for seed in range(1, seeds + 1)]
+
+
+def _search_folder(size: Size, trials: int, seed: int) -> Path:
+    root = exercise.PACKAGE.parent / "records" / "bench_search"
+    return root / f"{'x'.join(map(str, size))}-{trials}-seed{seed}"
+
+
+def prepare(size: Size, told: Callable[[str], None]) -> list[dict[str, float]]:
+    """Make every search of a size, from nothing; what each took. `told` is given its name."""
+    found = []
+    whose = dict.fromkeys(("5.1", "5.2", "5.3", "5.4"), exercise.REFERENCE)
+    for trials, seed in searches(size):
+        told(f"{trials} trials, seed {seed}")
+        folder = _search_folder(size, trials, seed)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        start, measured = time.monotonic(), []
+        with Worker(tune_in_worker, size, whose, seed, trials, folder) as worker:
+            while isinstance(one := worker.answer(silent_seconds(size)), Measured):
+                measured.append(one)
+        found.append(
+            {
+                "trials": trials,
+                "seed": seed,
+                "seconds": round(time.monotonic() - start, 2),
+                "measured": len(measured),
+                "failed": sum(one.failure is not None for one in measured),
+            }
+        )
+    return found
+
+
+def competitors(size: Size, seed: int) -> list[Candidate]:
+    """The winner of every search, the best schedule by hand, and the libraries."""
+    common = dict(zip("MNK", size, strict=True), seed=seed)
+    whose = dict.fromkeys(("5.1", "5.2", "5.3", "5.4"), exercise.REFERENCE)
+    winners = [
+        Candidate(
+            f"{trials} trials, seed {number}",
+            make_tuned,
+            {**common, "whose": whose, "folder": _search_folder(size, trials, number)},
+        )
+        for trials, number in searches(size)
+    ]
+    return [*winners, Candidate("hand", make_hand, common), *libraries(*size, seed)]
 
 
 # ------------------------------------------------------------------------------------------ picture

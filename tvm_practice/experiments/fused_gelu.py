@@ -10,7 +10,14 @@ import numpy as np
 from tvm_practice.common import exercise, show, verify
 from tvm_practice.common.competitors import flops
 from tvm_practice.common.exercise import LEARNER, REFERENCE
-from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparison, Runnable
+from tvm_practice.common.timing import (
+    PEAK_FMA,
+    PEAK_TRIAD,
+    Candidate,
+    Comparison,
+    Runnable,
+    in_huge_pages,
+)
 from tvm_practice.experiments.manual_schedule import make_hand
 
 EXERCISES = tuple(f"fused_gelu.{number}" for number in range(1, 5))
@@ -162,14 +169,13 @@ def _runnable(call, got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndar
 
 
 def _compiled(sch, M: int, N: int, K: int, seed: int) -> Runnable:
-    import tvm
 
     from tvm_practice.common.target import build
 
     function = build(sch.mod)
     given = inputs(M, N, K, seed)
     out = np.full((M, N), np.nan, "float32")
-    tensors = [tvm.runtime.tensor(array) for array in (*given, out)]
+    tensors = [in_huge_pages(array) for array in (*given, out)]
     function(*tensors)
     return _runnable(lambda: function(*tensors), tensors[3].numpy(), *given)
 

@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
-from tvm_practice.common.competitors import libraries, runnable_matmul
+from tvm_practice.common.competitors import libraries, make_torch_compile, runnable_matmul
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.target import register_tile, second_level_cache
-from tvm_practice.common.timing import PEAK_FMA, PEAK_TRIAD, Candidate, Comparison, Runnable
+from tvm_practice.common.timing import (
+    PEAK_FMA,
+    PEAK_TRIAD,
+    Candidate,
+    Comparison,
+    Runnable,
+    in_huge_pages,
+)
 
 Steps = tuple[tuple[str, str], ...]  # (exercise, whose body), in the order they are applied
 
@@ -233,9 +240,13 @@ QUICK_SIZES = ((64, 64, 64), (61, 35, 24), (1, 256, 256))
 
 def competitors(size: tuple[int, int, int], seed: int) -> list[Candidate]:
     """Every rung of the ladder, the best of the hand-written schedules, and the libraries."""
-    M, N, K = size
-    hand = Candidate("hand", make_hand, {"M": M, "N": N, "K": K, "seed": seed})
-    return [*ladder_candidates(size, {}, seed), hand, *libraries(M, N, K, seed)]
+    arguments = dict(zip("MNK", size, strict=True), seed=seed)
+    return [
+        *ladder_candidates(size, {}, seed),
+        Candidate("hand", make_hand, arguments),
+        *libraries(**arguments),
+        Candidate("torch.compile", make_torch_compile, arguments),
+    ]
 
 
 def vector_add_nests() -> tuple[LoopNest, LoopNest]:
@@ -249,7 +260,6 @@ def vector_add_nests() -> tuple[LoopNest, LoopNest]:
 
 
 def make_vector_add(scheduled: bool, seed: int) -> Runnable:
-    import tvm
 
     from tvm_practice.common.target import build, threads, vector_unit
 
@@ -260,7 +270,7 @@ def make_vector_add(scheduled: bool, seed: int) -> Runnable:
     function = build(sch.mod)
     rng = np.random.default_rng(seed)
     a, b = verify.random_array(rng, ADD_LENGTH), verify.random_array(rng, ADD_LENGTH)
-    tensors = [tvm.runtime.tensor(x) for x in (a, b, np.full(ADD_LENGTH, np.nan, "float32"))]
+    tensors = [in_huge_pages(x) for x in (a, b, np.full(ADD_LENGTH, np.nan, "float32"))]
     function(*tensors)
     verify.assert_close(tensors[2].numpy(), a + b.astype("float64"), np.abs(a) + np.abs(b), 1, "C")
     return Runnable(

@@ -4,27 +4,33 @@ speed against float32, and what the older instruction gets wrong."""
 from __future__ import annotations
 
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvm_practice.common import exercise, show
+from tvm_practice.common import exercise, picture, show
 from tvm_practice.common.competitors import flops
 from tvm_practice.common.exercise import LEARNER, REFERENCE
-from tvm_practice.common.timing import PEAK_FMA, Candidate, Runnable
-from tvm_practice.experiments.manual_schedule import make_hand
+from tvm_practice.common.target import register_tile
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable, in_huge_pages
+from tvm_practice.experiments.manual_schedule import RUNGS, make_hand
 
 EXERCISES = tuple(f"tensorize.{number}" for number in range(1, 4))
-FLOAT32, LOOPS, TENSORIZED = "float32, phase 2", "int8, loops", "int8, instruction"
+FLOAT32, INT8 = "float32, phase 2", "int8, phase 2"
+LOOPS, TENSORIZED = "int8, woven loops", "int8, instruction"
 OWNER = {LEARNER: "yours", REFERENCE: "reference"}
 NO_INSTRUCTION = (
     "This CPU has none of the instructions that the lab knows ({}), so there is nothing to time "
     "here. The three exercises can be solved and checked without it."
 )
-# The tile: eight rows by two vectors, as the float32 one has with AVX-512.
-ROWS, VECTORS = 8, 2
+INT8_OPERATIONS = 4  # multiplications of a lane of the instruction, where float32 has one
+THE_INSTRUCTION = r"\b(?:vpdpbusd|usdot)\b"
+# The instructions that multiply vectors of integers, on x86 and AArch64.
+MULTIPLICATIONS = r"\b(?:vp(?:dp|madd|mul)\w+|(?:us|s|u)dot|[su]?mlal?2?)\b"
 
-# What the bench measures: M, N, K, multiples of any tile.
+# What the bench measures: M, N, K; there is no padding, and these are multiples of any tile.
 SIZES = ((512, 512, 512), (1024, 1024, 1024))
 QUICK_SIZES = ((64, 64, 64),)
 ARITHMETIC = "int8"  # a share of the float32 peak may be above 100%
@@ -43,62 +49,92 @@ def run(session) -> None:
         show.say(NO_INSTRUCTION.format(", ".join(session.call(known_features))))
         session.headline = "this CPU has no int8 dot product"
         return
+    lanes, _ = found
     size = session.size(quick=512, full=1024)
-    if size[0] % ROWS or size[1] % 64 or size[2] % 4:
+    if size[1] % lanes or size[2] % 4:
         show.say(
-            f"The lab has no padding: M has to be a multiple of {ROWS}, N of 64, K of 4. "
-            "It runs at 1024."
+            f"The lab has no padding: N has to be a multiple of {lanes}, K of 4. It runs at 1024."
         )
         size = (1024, 1024, 1024)
-    _machine_code(session, size, whose)
+    multiplications = _machine_code(session, size, whose)
     measured = _compare(session, size, whose)
-    _key_question(session, size, measured)
+    _key_question(session, size, measured, lanes, multiplications)
 
 
-def _machine_code(session, size: Size, whose: dict[str, str]) -> None:
+def _machine_code(session, size: Size, whose: dict[str, str]) -> Counter[str]:
+    """Show the instruction where it stands; return what the compiler multiplies with without it."""
     with show.waiting("compiling ..."):
-        lines, count = session.call(machine_code, size, whose)
+        lines = session.call(machine_code, size, whose, True)
+        without = session.call(machine_code, size, whose, False)
+    places = [n for n, line in enumerate(lines) if re.search(THE_INSTRUCTION, line)]
     show.heading("The instruction in the machine code")
-    show.code("\n".join(lines), "asm")
-    show.line(f"  {count} of them stand in the compiled function.", "dim")
+    middle = places[len(places) // 2]
+    show.code("\n".join(lines[middle - 2 : middle + 4]), "asm")
+    show.line(f"  {len(places)} of them stand in the compiled function.", "dim")
+    return Counter(found[0] for line in without if (found := re.search(MULTIPLICATIONS, line)))
 
 
-def _compare(session, size: Size, whose: dict[str, str]):
+def _compare(session, size: Size, whose: dict[str, str]) -> Comparison:
     show.heading("{} x {} x {}: int8 against float32".format(*size))
     candidates = [PEAK_FMA, *_candidates(size, session.seed, whose)]
     measured = session.compare(candidates, what="int8 against float32")
     names = [one.name for one in candidates[1:] if one.name in measured]
+    peak = measured.peak_gflops
     show.table(
-        ("product", "time", "spread", "Gop/s", "against float32"),
+        ("product", "time", "spread", "Gop/s", "of peak", "against float32"),
         [
             (
                 name,
                 show.seconds(measured[name].median_s),
                 f"{measured[name].spread:.0%}",
                 show.rate(measured[name].gflops),
+                show.share(measured[name].gflops / _peak(measured, name)),
                 "-" if name == FLOAT32 else measured.verdict(name, FLOAT32).short(),
             )
             for name in names
         ],
         "The instruction's program is built from: "
         + ", ".join(f"{known} {OWNER[whose[known]]}" for known in EXERCISES)
-        + f". Medians of up to {measured.rounds} paired rounds, {measured.threads} threads each; "
-        "every result verified, the int8 ones exactly.",
+        + f". The float32 peak is the FMA chain's in the same rounds, {show.rate(peak)} GFLOP/s; "
+        f"the int8 one {INT8_OPERATIONS} times that, were an instruction as fast as a float32 "
+        f"multiply-add. Medians of up to {measured.rounds} paired rounds, {measured.threads} "
+        "threads each; every result verified, the int8 ones exactly.",
     )
     session.report |= {
         "size": size,
-        "peaks": {"fma_gflops": measured.peak_gflops},
+        "peaks": {"fma_gflops": peak},
         "results": measured.as_json(),
     }
     if {FLOAT32, TENSORIZED} <= measured.figures.keys():
-        session.headline = f"int8 is {measured.verdict(TENSORIZED, FLOAT32).short()} than float32"
+        ratio = measured.verdict(TENSORIZED, FLOAT32).ratio
+        session.headline = f"int8 at {show.times(ratio)} the speed of float32"
+    session.picture("speed", lambda path: draw_speed(path, size, measured, names))
     return measured
 
 
-def _key_question(session, size: Size, measured) -> None:
-    if not {FLOAT32, LOOPS, TENSORIZED} <= measured.figures.keys():
+def _peak(measured: Comparison, name: str) -> float:
+    return measured.peak_gflops * (1 if name == FLOAT32 else INT8_OPERATIONS)
+
+
+def draw_speed(path: Path, size: Size, measured: Comparison, names: list[str]) -> None:
+    """Operations a second of each product, against the float32 peak and that of the instruction."""
+    figure, axes = picture.blank(8, 3.2)
+    bars = axes.barh(names, [measured[name].gflops for name in names], color="tab:blue")
+    axes.bar_label(bars, [show.rate(measured[name].gflops) for name in names], padding=4)
+    for factor, told in ((1, "FMA peak"), (INT8_OPERATIONS, f"{INT8_OPERATIONS} x FMA peak")):
+        axes.axvline(factor * measured.peak_gflops, color="tab:red", linestyle="--")
+        axes.text(factor * measured.peak_gflops, -0.75, told, color="tab:red", ha="center")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * INT8_OPERATIONS * measured.peak_gflops)
+    axes.set_xlabel("10^9 additions and multiplications a second, {} x {} x {}".format(*size))
+    picture.save(figure, path)
+
+
+def _key_question(
+    session, size: Size, measured: Comparison, lanes: int, multiplications: Counter[str]
+) -> None:
+    if not {FLOAT32, INT8, LOOPS, TENSORIZED} <= measured.figures.keys():
         return
-    lanes, _ = session.call(this_instruction)
     wrong, total, example = session.call(saturated, size, session.seed)
     _, N, K = size
     answer = [
@@ -107,8 +143,10 @@ def _key_question(session, size: Size, measured) -> None:
         f"data is four times smaller too: B is {K * N / 1e6:.1f} MB instead of "
         f"{4 * K * N / 1e6:.1f} MB, so the caches deliver as many elements for each instruction "
         "as before.",
-        f"{measured.verdict(TENSORIZED, LOOPS).sentence()}: the compiler, given the same loops, "
-        "widens every byte to 32 bits before it multiplies.",
+        f"Small numbers alone are not enough: {measured.verdict(INT8, FLOAT32).sentence()}, with "
+        "the ladder of phase 2 for both. Nor is the layout: "
+        f"{measured.verdict(TENSORIZED, LOOPS).sentence()}, in which only the last step is left "
+        f"out. {_instead(multiplications)}",
     ]
     if total:
         answer.append(
@@ -121,6 +159,16 @@ def _key_question(session, size: Size, measured) -> None:
     show.question(question, answer)
 
 
+def _instead(multiplications: Counter[str]) -> str:
+    """What the compiler makes of the loops that the instruction is to replace."""
+    if not multiplications:
+        return ""
+    most = multiplications.most_common(1)[0][0]
+    if re.search(THE_INSTRUCTION, most):
+        return f"Here the compiler has found {most} by itself; its other code is the difference."
+    return f"Left alone with those loops, the compiler widens the bytes and multiplies with {most}."
+
+
 # -------------------------------------------------------------------------------------- competitors
 
 
@@ -128,16 +176,19 @@ def _candidates(size: Size, seed: int, whose: dict[str, str]) -> list[Candidate]
     common = dict(zip("MNK", size, strict=True), seed=seed)
     return [
         Candidate(FLOAT32, make_hand, common),
+        Candidate(INT8, make_ladder, common),
         Candidate(LOOPS, make_int8, {**common, "whose": whose, "tensorized": False}),
         Candidate(TENSORIZED, make_int8, {**common, "whose": whose, "tensorized": True}),
     ]
 
 
 def competitors(size: Size, seed: int) -> list[Candidate]:
-    """float32 and int8, the tensorized one with reference bodies as "hand", and the libraries."""
+    """The default loops, float32 and int8, the tensorized one with reference bodies as "hand", and
+    the libraries."""
     *others, best = _candidates(size, seed, dict.fromkeys(EXERCISES, REFERENCE))
     common = dict(zip("MNK", size, strict=True), seed=seed)
     return [
+        Candidate("naive", make_naive, common),
         *others,
         Candidate("hand", best.make, best.arguments),
         Candidate("NumPy", make_numpy, common),
@@ -165,17 +216,18 @@ def schedule(size: Size, whose: dict[str, str], tensorized: bool) -> Any:
     lanes, llvm = found
     bodies = {known: exercise.body(known, who) for known, who in whose.items()}
     sch = lesson.matmul(*size)
-    lesson.tile(sch, ROWS, VECTORS, lanes)
-    bodies["tensorize.2"](sch, VECTORS * lanes)
+    M, N, _ = size
+    rows, vectors = lesson.tile_of(M, N, lanes)
+    lesson.tile(sch, rows, vectors, lanes)
+    bodies["tensorize.2"](sch, vectors * lanes)
     if tensorized:
         name = lesson.register(lanes, llvm, bodies["tensorize.1"](lanes))
         bodies["tensorize.3"](sch, name)
     else:
         block = sch.get_sblock("C")
-        _, _, _, ko, _, _, lane, four = sch.get_loops(block)
-        sch.reorder(four, lane)
-        sch.vectorize(lane)
-        sch.decompose_reduction(block, ko)
+        *_, ko, _, _, _, _ = sch.get_loops(block)
+        zero = sch.decompose_reduction(block, ko)
+        sch.vectorize(sch.get_loops(zero)[-1])
     return sch
 
 
@@ -206,13 +258,29 @@ def _verified(call, got: np.ndarray, a: np.ndarray, b: np.ndarray) -> Runnable:
 def make_int8(
     M: int, N: int, K: int, seed: int, whose: dict[str, str], tensorized: bool
 ) -> Runnable:
-    import tvm
+    return _compiled(schedule((M, N, K), whose, tensorized), M, N, K, seed)
+
+
+def make_naive(M: int, N: int, K: int, seed: int) -> Runnable:
+    return _compiled(exercise.load_lesson("tensorize").matmul(M, N, K), M, N, K, seed)
+
+
+def make_ladder(M: int, N: int, K: int, seed: int) -> Runnable:
+    """The ladder of phase 2, climbed with bytes."""
+    ladder = exercise.load_lesson("manual_schedule")
+    sch = exercise.load_lesson("tensorize").matmul(M, N, K)
+    for known in RUNGS:
+        ladder.climb(sch, known, exercise.body(known), *register_tile(M, N))
+    return _compiled(sch, M, N, K, seed)
+
+
+def _compiled(sch: Any, M: int, N: int, K: int, seed: int) -> Runnable:
 
     from tvm_practice.common.target import build
 
-    function = build(schedule((M, N, K), whose, tensorized).mod)
+    function = build(sch.mod)
     a, b = inputs(M, N, K, seed)
-    tensors = [tvm.runtime.tensor(array) for array in (a, b, np.full((M, N), -1, "int32"))]
+    tensors = [in_huge_pages(array) for array in (a, b, np.full((M, N), -1, "int32"))]
     function(*tensors)
     return _verified(lambda: function(*tensors), tensors[2].numpy(), a, b)
 
@@ -238,17 +306,15 @@ def make_torch(M: int, N: int, K: int, seed: int) -> Runnable:
     return _verified(lambda: torch._int_mm(shifted, other), got, a, b)
 
 
-def machine_code(size: Size, whose: dict[str, str]) -> tuple[list[str], int]:
-    """A few lines of assembly around the instruction, and how many of it there are."""
+def machine_code(size: Size, whose: dict[str, str], tensorized: bool) -> list[str]:
+    """The lines of assembly that the product compiles to."""
     import tvm
 
     from tvm_practice.common.target import cpu_target
 
-    executable = tvm.compile(schedule(size, whose, True).mod, target=cpu_target())
-    lines = [line.strip() for line in executable.mod.inspect_source("asm").splitlines()]
-    places = [n for n, line in enumerate(lines) if re.match(r"vpdpbusd|usdot", line)]
-    first = places[len(places) // 2]
-    return [line.replace("\t", "  ") for line in lines[first - 2 : first + 4]], len(places)
+    executable = tvm.compile(schedule(size, whose, tensorized).mod, target=cpu_target())
+    lines = executable.mod.inspect_source("asm").splitlines()
+    return [line.strip().replace("\t", "  ") for line in lines]
 
 
 def saturated(size: Size, seed: int) -> tuple[int, int, tuple[int, int]]:

@@ -10,10 +10,11 @@ where a float32 multiply-add has 16.
 
     vpdpbusd    sums[i] += a[4 i] * b[4 i] + a[4 i + 1] * b[4 i + 1] + ... + a[4 i + 3] * b[4 i + 3]
 
-No compiler finds it by itself in a loop nest. So you say where it is: you describe in TensorIR what
-the instruction computes, arrange the program until it has a loop nest that computes the same, and
-ask TVM to put one in the place of the other. TVM compares the two and refuses if they differ. This
-is tensorization, and the same three steps reach the matrix units of GPUs.
+A compiler finds it in a loop nest by luck, if at all; when you run this file you see which
+instruction it takes instead. So you say where it is: you describe in TensorIR what the instruction
+computes, arrange the program until it has a loop nest that computes the same, and ask TVM to put
+one in the place of the other. TVM compares the two and refuses if they differ. This is
+tensorization, and the same three steps reach the matrix units of GPUs.
 """
 
 from tvm import te, tirx
@@ -21,11 +22,15 @@ from tvm.s_tir import Schedule, TensorIntrin
 from tvm.script import tirx as T
 
 from tvm_practice.common.exercise import exercise
-from tvm_practice.common.target import cpu_has, slabs_for
+from tvm_practice.common.target import cpu_has, slabs_for, vector_unit
 
 # ---------------------------------------------------------------------------------- the instruction
 #
-# What the CPUs call it, by the feature that says that they have it: the lanes, and LLVM's name.
+# What the CPUs call it, by the feature that says that they have it: the lanes, and LLVM's name. All
+# of them add exactly, in 32 bits. The x86 instruction of the same kind that is older, vpmaddubsw,
+# does not: it adds two products in 16 bits, and a sum such as 2 * 255 * 127 = 64770 becomes 32767,
+# the largest number there. A program with it runs, and is wrong where the bytes are large. Where
+# this file finds none of these instructions, it says so and times nothing.
 
 INSTRUCTIONS = {
     "avx512vnni": (16, "llvm.x86.avx512.vpdpbusd.512"),
@@ -43,8 +48,9 @@ def implementation(lanes: int, name: str) -> tirx.PrimFunc:
     """C[0:lanes] += the instruction, on A's four bytes and B's lanes x 4.
 
     A's four bytes are the same for all lanes: seen as one 32-bit number they are broadcast, and
-    then seen as bytes again. (TVM's own version of this, dot_16x4_vnni, leaves them 32-bit numbers,
-    as older LLVMs wanted; the wheel's LLVM wants bytes, and rejects it.)
+    then seen as bytes again. (TVM's own version of this, dot_16x4_vnni, leaves A and B 32-bit
+    numbers, 16 of them, as older LLVMs wanted. The wheel's LLVM wants 64 bytes, and rejects it:
+    "Call parameter type does not match function signature".)
     """
     bytes_ = f"int8x{4 * lanes}"
     sums = f"int32x{lanes}"
@@ -132,6 +138,15 @@ def matmul(M: int, N: int, K: int) -> Schedule:
         return te.sum(A[i, k].astype("int32") * B[k, j].astype("int32"), axis=k)
 
     return Schedule(te.create_prim_func([A, B, te.compute((M, N), rule, name="C")]))
+
+
+def tile_of(M: int, N: int, lanes: int) -> tuple[int, int]:
+    """(rows, vectors) of a register tile. Both divide the matrix, so that nothing has to be padded;
+    beside the sums, the registers hold the vectors of B and one of A."""
+    vectors = 2 if N % (2 * lanes) == 0 else 1
+    _, registers = vector_unit()
+    most = (registers - 1 - vectors) // vectors
+    return max(rows for rows in range(1, most + 1) if M % rows == 0), vectors
 
 
 def tile(sch: Schedule, rows: int, vectors: int, lanes: int) -> None:
