@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tvm_practice.bench import limit, short, size_text
@@ -45,7 +46,7 @@ def limits_table(report: dict[str, Any]) -> list[str]:
         "|---|--:|--:|--:|" + "--:|" * len(rivals),
     ]
     for one in report["results"]:
-        if one["competitor"] != "hand":
+        if one["competitor"] != "hand" or one["workload"] == "search":
             continue
         key = (one["workload"], tuple(one["size"]))
         cells = [
@@ -85,6 +86,37 @@ def ladder_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def searches_table(report: dict[str, Any]) -> list[str]:
+    """What searches of each length took, and what their winners are against the hand."""
+    seconds = {
+        (one["workload"], tuple(one["size"]), result["competitor"]): result["median_s"]
+        for one in report.get("searches", [])
+        for result in report["results"]
+        if (result["workload"], result["size"]) == (one["workload"], one["size"])
+    }
+    lines = []
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in report.get("searches", []):
+        groups.setdefault((tuple(one["size"]), one["trials"]), []).append(one)
+    for (size, trials), made in groups.items():
+        hand = seconds.get(("search", size, "hand"))
+        winners = [
+            seconds.get(("search", size, f"{trials} trials, seed {one['seed']}")) for one in made
+        ]
+        if hand is None or None in winners:
+            continue
+        shares = sorted(hand / winner for winner in winners)
+        lines.append(
+            f"| {size_text(size)} | {trials} | {len(made)} | "
+            f"{median(one['seconds'] for one in made):.0f} s | {median(shares):.0%} | "
+            f"{shares[0]:.0%} to {shares[-1]:.0%} |"
+        )
+    if lines:
+        heads = "| search | trials | seeds | whole search | winner's speed, of hand's | range |"
+        lines = [heads, "|---|--:|--:|--:|--:|--:|", *lines]
+    return lines
+
+
 def caption(report: dict[str, Any]) -> str:
     machine, peaks = report["machine"], report["peaks"]
     return (
@@ -104,7 +136,7 @@ def caption(report: dict[str, Any]) -> str:
 
 
 def tables(report: dict[str, Any]) -> str:
-    parts = [limits_table(report), ladder_table(report), [caption(report)]]
+    parts = [limits_table(report), ladder_table(report), searches_table(report), [caption(report)]]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
