@@ -120,7 +120,8 @@ def draw_speed(path: Path, size: Size, measured: Comparison, names: list[str]) -
     """Operations a second of each product, against the float32 peak and that of the instruction."""
     figure, axes = picture.blank(8, 3.2)
     bars = axes.barh(names, [measured[name].gflops for name in names], color="tab:blue")
-    axes.bar_label(bars, [show.rate(measured[name].gflops) for name in names], padding=4)
+    labels = [show.rate(measured[name].gflops) for name in names]
+    axes.bar_label(bars, labels, label_type="center", color="white")
     for factor, told in ((1, "FMA peak"), (INT8_OPERATIONS, f"{INT8_OPERATIONS} x FMA peak")):
         axes.axvline(factor * measured.peak_gflops, color="tab:red", linestyle="--")
         axes.text(factor * measured.peak_gflops, -0.75, told, color="tab:red", ha="center")
