@@ -34,9 +34,13 @@ NEAREST = 1.2
 
 
 def draw_all(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """A roofline for every workload of the report, as roofline-<workload>.png in `folder`."""
+    """A roofline for every workload of the report, as roofline-<workload>.png in `folder`; none for
+    searches, whose winners are all the same matmul."""
     paths = []
+    searched = {one["workload"] for one in report.get("searches", [])}
     for workload in dict.fromkeys(one["workload"] for one in report["results"]):
+        if workload in searched:
+            continue
         path = folder / f"roofline-{workload}.png"
         if draw_roofline(path, report, workload):
             paths.append(path)
