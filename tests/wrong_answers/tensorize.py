@@ -188,6 +188,59 @@ def dot_product_with_b_turned_round(lanes):
     return description
 
 
+@wrong("tensorize.1", "contain no sblock")
+def dot_product_without_a_block(lanes):
+    @T.prim_func(s_tir=True)
+    def description(
+        A: T.Buffer((4,), "uint8", offset_factor=1),
+        B: T.Buffer((lanes, 4), "int8", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4])
+            T.writes(C[0:lanes])
+            for i, k in T.grid(lanes, 4):
+                C[i] = C[i] + T.cast(A[k], "int32") * T.cast(B[i, k], "int32")
+
+    return description
+
+
+@wrong("tensorize.1", "are to stand in T.sblock")
+def dot_product_without_its_regions(lanes):
+    @T.prim_func(s_tir=True)
+    def description(
+        A: T.Buffer((4,), "uint8", offset_factor=1),
+        B: T.Buffer((lanes, 4), "int8", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            for i, k in T.grid(lanes, 4):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    return description
+
+
+@wrong("tensorize.1", "multiplies A by B, in this order")
+def dot_product_with_the_factors_turned_round(lanes):
+    @T.prim_func(s_tir=True)
+    def description(
+        A: T.Buffer((4,), "uint8", offset_factor=1),
+        B: T.Buffer((lanes, 4), "int8", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4])
+            T.writes(C[0:lanes])
+            for i, k in T.grid(lanes, 4):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(B[vi, vk], "int32") * T.cast(A[vk], "int32")
+
+    return description
+
+
 @wrong("tensorize.1", "should return the description, a PrimFunc")
 def dot_product_that_is_not_returned(lanes):
     reference.dot_product(lanes)
@@ -254,6 +307,21 @@ def pack_nothing(sch, columns):
 @wrong("tensorize.2", "copies A")
 def pack_a(sch, columns):
     sch.cache_read(sch.get_sblock("C"), 0, "global")
+
+
+@wrong("tensorize.2", "changed the shape of B itself")
+def pack_b_where_it_lies(sch, columns):
+    sch.transform_layout(
+        sch.get_sblock("C"), ("read", 1), lambda k, j: (j // columns, k // 4, j % columns, k % 4)
+    )
+
+
+@wrong("tensorize.2", "The loops of the product are not as they were")
+def pack_and_vectorize_the_product(sch, columns):
+    pack_but(sch, columns)
+    *_, lane, four = sch.get_loops(sch.get_sblock("C"))
+    sch.reorder(four, lane)
+    sch.vectorize(lane)
 
 
 @wrong("tensorize.2", "transform_layout is missing")
@@ -354,6 +422,13 @@ def tensorize_with_the_zeroing_before_io(sch, name):
 @wrong("tensorize.3", "are not what the description of the instruction says")
 def tensorize_the_vectors(sch, name):
     tensorize_but(sch, name, loop=5)
+
+
+@wrong("tensorize.3", "expected k_0 (serial) in the place of k_0 (unrolled)")
+def tensorize_with_ko_unrolled(sch, name):
+    ko = sch.get_loops(sch.get_sblock("C"))[3]
+    tensorize_but(sch, name)
+    sch.unroll(ko)
 
 
 @wrong("tensorize.3", "no instruction is registered under the name")

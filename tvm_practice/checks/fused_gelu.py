@@ -12,7 +12,7 @@ from tvm_practice.common import verify
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
-from tvm_practice.common.target import build
+from tvm_practice.common.target import build, register_tile
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("fused_gelu")
@@ -182,9 +182,14 @@ def expression(body: Callable, trial: Trial) -> None:
 
 
 def _sizes() -> tuple[tuple[int, int, int, int, int], ...]:
-    """(M, N, K, rows, columns) that the step is tried at."""
-    rows, columns = lesson.tile_of(1 << 10)
-    return ((4 * rows, 3 * columns, 24, rows, columns), (6, 2 * columns, 7, 3, columns))
+    """(M, N, K, rows, columns) that the step is tried at: a size that the tile divides, to look at;
+    another tile; and a size that is padded."""
+    rows, columns = register_tile()
+    return (
+        (4 * rows, 3 * columns, 24, rows, columns),
+        (6, 2 * columns, 7, 3, columns),
+        (2 * rows + 1, 2 * columns + 5, 9, rows, columns),
+    )
 
 
 @check(
@@ -208,6 +213,7 @@ def fuse(body: Callable, trial: Trial) -> None:
     activations = [
         (lambda x: tirx.max(x, lesson.number(0.0)), _reference_relu),
         (lambda x: lesson.gelu(x, rational), _reference_gelu),
+        (lambda x: lesson.gelu(x, rational), _reference_gelu),
     ]
     for (M, N, K, rows, columns), (activation, numbers) in zip(_sizes(), activations, strict=True):
         sch = Schedule(te.create_prim_func(body_of("fused_gelu.2")(M, N, K, activation)))
@@ -230,7 +236,8 @@ def _assert_fused(after: LoopNest) -> None:
     if product is None or epilogue is None:
         names = ", ".join(block.name for block in after.blocks)
         raise Wrong(f'The blocks are now {names}; "C" and "G" should still be there.')
-    if others := {block.name for block in after.blocks} - {"C_init", "C_update", "C", "G"}:
+    expected = {"C_init", "C_update", "C", "G", "A_pad", "B_pad"}
+    if others := {block.name for block in after.blocks} - expected:
         raise Wrong(
             f"There is a new block, {min(others)}: G reads C itself, so nothing has to be copied. "
             "set_scope moves C to registers without a second buffer."

@@ -84,8 +84,14 @@ def dot_product(body: Callable, trial: Trial) -> None:
         nest = loop_nest(function)
         trial.show(nest)
         _assert_buffers(function, lanes)
-        _assert_dot_loops(nest.block("update") or nest.blocks[-1], lanes)
+        if not nest.blocks:
+            raise Wrong(
+                "The loops contain no sblock: the statement stands in T.sblock(...), with an axis "
+                "for each loop, as in multiply_add."
+            )
+        _assert_dot_loops(nest.blocks[-1], lanes)
         _assert_adds_dot_products(function, trial, lanes)
+        _assert_found(function, lanes)
 
 
 def _assert_buffers(function, lanes: int) -> None:
@@ -158,6 +164,34 @@ def _assert_adds_dot_products(function, trial: Trial, lanes: int) -> None:
     )
 
 
+def _assert_found(function, lanes: int) -> None:
+    """TVM finds the description in the program, with the references around it."""
+    llvm = next(name for width, name in lesson.INSTRUCTIONS.values() if width == lanes)
+    sch = tiled((8, 2 * lanes, 8, 4, 2, lanes))
+    body_of("tensorize.2")(sch, 2 * lanes)
+    try:
+        body_of("tensorize.3")(sch, lesson.register(lanes, llvm, function))
+    except Exception:
+        told = (
+            "The description computes the right numbers, but TVM compares word for word, and does "
+            "not find it in the program. "
+        )
+        root = function.body.block
+        if len(root.reads) != 3 or len(root.writes) != 1:
+            why = (
+                "T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4]) and T.writes(C[0:lanes]) are to "
+                'stand in T.sblock("root"), before the loops.'
+            )
+        elif loop_nest(function).blocks[-1].reads[1:] != ("A", "B"):
+            why = "The program multiplies A by B, in this order."
+        else:
+            why = (
+                'The program has C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], '
+                '"int32").'
+            )
+        raise Wrong(told + why) from None
+
+
 # ------------------------------------------------------------------------------------ the schedules
 
 # (M, N, K, rows, vectors, lanes)
@@ -171,6 +205,17 @@ def tiled(case, steps: tuple = ()):
     for step in steps:
         step(sch)
     return sch
+
+
+def _assert_kept(before: Block, after: Block, count: int) -> None:
+    """The first loops around the product are what they were."""
+    for old, new in zip(before.loops[:count], after.loops, strict=False):
+        if old != new:
+            told = ", ".join(f"{loop.name} ({loop.kind})" for loop in after.loops)
+            raise Wrong(
+                f"The loops of the product are not as they were: now {told}; expected {old.name} "
+                f"({old.kind}) in the place of {new.name} ({new.kind})."
+            )
 
 
 @check(
@@ -200,6 +245,11 @@ def pack(body: Callable, trial: Trial) -> None:
             raise Wrong('The block "C" is gone; it is not to be decomposed before the next step.')
         if product.reads[0] != "A" and product.reads[1] == "B":
             raise Wrong(f"{call} copies A. The block reads A and B, counted from 0: B is number 1.")
+        if tuple(map(int, sch.mod["main"].params[1].shape)) != (K, N):
+            raise Wrong(
+                f"{call} changed the shape of B itself, which callers pass: cache_read first, then "
+                "the layout of the copy."
+            )
         if product.reads[1] == "B":
             raise Wrong(f"After {call} the block still reads B as it lies.")
         packed = product.reads[1]
@@ -212,6 +262,7 @@ def pack(body: Callable, trial: Trial) -> None:
                 f"{packed} has shape {shape}; expected {wanted}: panel, k // 4, column, k % 4."
             )
         assert_multiplies(sch, trial, M, N, K)
+        _assert_kept(before.block("C"), product, len(product.loops))
         _assert_woven(sch, packed, columns)
         _assert_copy(after, packed, wanted)
 
@@ -294,5 +345,6 @@ def tensorize(body: Callable, trial: Trial) -> None:
                 f"The lanes of the zeroing (loop {zero.loops[-1].name}) are {zero.loops[-1].kind}. "
                 "The compiler then makes no registers of C_local; vectorize them."
             )
+        _assert_kept(before.block("C"), update, 6)
         if found:
             assert_multiplies(sch, trial, M, N, K)

@@ -22,24 +22,33 @@ from tvm import te, tirx
 from tvm.s_tir import Schedule
 
 from tvm_practice.common.exercise import exercise
-from tvm_practice.common.target import slabs_for, vector_unit
+from tvm_practice.common.target import slabs_for
 
 # -------------------------------------------------------------------- worked: a tanh, and its price
 #
-# TVM has a tanh, tirx.tanh. For this CPU it becomes (exp(x) - exp(-x)) / (exp(x) + exp(-x)), and
-# exp a call of the C library's expf, which takes one number and returns one. Sixteen lanes are
-# taken apart, expf is called thirty-two times, and the lanes are put together again. Run this file
-# and look at the row "fused, tirx.tanh".
+# TVM has a tanh, tirx.tanh. For a CPU it becomes two quotients,
+#
+#     (1 - exp(-2 x)) / (1 + exp(-2 x))    for x >= 0, where exp(-2 x) cannot overflow
+#     (exp(2 x) - 1) / (exp(2 x) + 1)      for x < 0
+#
+# of which a vector computes both, and selects. And exp becomes a call of the C library's expf,
+# which takes one number and returns one. The lanes of a vector are taken apart, expf is called
+# twice for each, and they are put together again: 32 calls for 16 lanes. (tirx.erf, which the exact
+# GELU wants, is a call of erff for each lane.) Run this file and look at the row
+# "fused, tirx.tanh".
 #
 # A vector instruction wants arithmetic: additions, multiplications, a division, minimum, maximum.
 # So does this GELU's other half, and there is a way to build it from them. Where x is small, tanh
-# is a quotient of two polynomials to the last digit of a float32. Where it is not, it is 1 or -1.
+# is nearly a quotient of two polynomials. Where it is not, it is nearly 1 or -1.
 #
 #     tanh(x) = x * P(x * x) / Q(x * x)        for |x| <= LIMIT
 #
-# (The coefficients are Eigen's, generic_fast_tanh_float, from a minimax fit. Beyond LIMIT, the
-# float32 nearest to tanh is 1.) Both polynomials are evaluated by Horner's rule, one multiply-add
-# for each coefficient:
+# Nearly: the value at LIMIT stands for all beyond, and everywhere it is within 3e-7 of tanh, five
+# units in the last place of a float32. The sum of 1024 products that comes before it is rounded by
+# more than that. (The coefficients are Eigen's, generic_fast_tanh_float, from a minimax fit. TVM
+# has this quotient too, topi.fast_tanh; but it is a te.compute of its own, and here it is to be
+# part of another.) Both polynomials are evaluated by Horner's rule, a multiply-add for each
+# coefficient but the highest:
 
 LIMIT = 7.90531110763549805
 P = (
@@ -121,15 +130,21 @@ def expression(M: int, N: int, K: int, activation) -> list[te.Tensor]:
 #     unrolled, and the zeroing taken apart, last.
 
 
-def tile_of(M: int) -> tuple[int, int]:
-    """(rows, columns) of a register tile; the rows divide M, so that none has to be padded."""
-    lanes, registers = vector_unit()
-    most = (registers - 3) // 2  # beside two vectors of B and an element of A
-    return max(rows for rows in range(1, most + 1) if M % rows == 0), 2 * lanes
+def pad(sch: Schedule, rows: int, columns: int) -> None:
+    """Round the sides of C up to multiples of the tile, as in phase 2. What is left over is cut off
+    where C is read, by inlining, and not by one more copy."""
+    sch.pad_einsum(sch.get_sblock("C"), [rows, columns, 1])
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        name = sch.get(block).name_hint
+        if name == "C_pad":
+            sch.compute_inline(block)
+        elif name in ("A_pad", "B_pad"):
+            sch.parallel(sch.get_loops(block)[0])
 
 
 def ladder(sch: Schedule, rows: int, columns: int) -> None:
     """Phase 2 as far as its threads: loops slab (parallel), jo, io, k, ii, ji (vectorized)."""
+    pad(sch, rows, columns)
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     slabs = slabs_for(int(sch.get(i).extent) // rows)
     slab, io, ii = sch.split(i, [slabs, None, rows])
@@ -151,7 +166,8 @@ def fuse(sch: Schedule) -> None:
 
 
 def pack(sch: Schedule, columns: int) -> None:
-    """Copy B to panels, as in 2.5."""
+    """Copy B to panels, as in 2.5, and pad it on the way. (Left out, as in phase 2, where B fits
+    the second-level cache and nothing has to be filled up.)"""
     product = sch.get_sblock("C_update")
     copy = sch.cache_read(product, 2, "global")
     sch.transform_layout(product, ("read", 2), lambda k, j: (j // columns, k, j % columns))
@@ -160,6 +176,12 @@ def pack(sch: Schedule, columns: int) -> None:
     sch.reorder(panel, k, column)
     sch.parallel(panel)
     sch.vectorize(column)
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        if sch.get(block).name_hint == "B_pad":
+            sch.compute_inline(block)
+    # G stops at the edge of the result. Only the last panel can reach it: the others are compiled
+    # without that test, which would keep them from being vectors.
+    sch.annotate(sch.get_loops(product)[1], "pragma_loop_partition_hint", True)
 
 
 # ---------------------------------------------------------------------------------- 4 what it costs

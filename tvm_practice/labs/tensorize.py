@@ -109,6 +109,8 @@ def multiply_add(lanes: int) -> tirx.PrimFunc:
 # sums are in registers. A loop of the result is bound to an axis by T.axis.spatial, a loop that is
 # summed over by T.axis.reduce. The widening of a byte to 32 bits is T.cast(x, "int32"); it has to
 # be there, since a sum of bytes would be a byte.
+#
+# TVM compares the description with the program word for word: A times B is not B times A to it.
 
 
 @exercise("tensorize.1", "Say what the instruction computes")
