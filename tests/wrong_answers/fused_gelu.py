@@ -4,7 +4,7 @@ the reference."""
 from tvm import te, tirx
 
 from tests.wrong_answers import right, wrong
-from tvm_practice.labs.fused_gelu import LIMIT, P, Q, number, polynomial
+from tvm_practice.labs.fused_gelu import LIMIT, P, Q, gelu, number, polynomial
 
 # ------------------------------------------------------------------------------------------ 1 tanh
 
@@ -34,6 +34,11 @@ def tanh_without_the_clamp(x):
 @wrong("fused_gelu.1", "one number at a time")
 def tanh_of_the_library(x):
     return tirx.tanh(x)
+
+
+@wrong("fused_gelu.1", "calls sigmoid")
+def tanh_by_the_sigmoid(x):
+    return number(2.0) * tirx.sigmoid(number(2.0) * x) - number(1.0)
 
 
 @wrong("fused_gelu.1", "The polynomials are in x * x")
@@ -124,6 +129,17 @@ def expression_without_bias(M, N, K, activation):
 @wrong("fused_gelu.2", "should return the list [A, B, bias, G]")
 def expression_of_three(M, N, K, activation):
     return expression_but(M, N, K, activation, given=3)
+
+
+@wrong("fused_gelu.2", "in this order")
+def expression_with_the_bias_last_in_the_list(M, N, K, activation):
+    A, B, bias, G = expression_but(M, N, K, activation)
+    return [A, B, G, bias]
+
+
+@wrong("fused_gelu.2", "elements of G")
+def expression_with_a_gelu_of_its_own(M, N, K, activation):
+    return expression_but(M, N, K, lambda x: gelu(x, tirx.tanh))
 
 
 @wrong("fused_gelu.2", "The stages of")
@@ -228,6 +244,20 @@ def fuse_without_decomposing(sch):
 @wrong("fused_gelu.3", "Call it last, at k")
 def fuse_decomposed_first(sch):
     fuse_but(sch, zero="first")
+
+
+@wrong("fused_gelu.3", "and zeroes more than one tile")
+def fuse_decomposed_at_io(sch):
+    block = sch.get_sblock("C")
+    io = sch.get_loops(block)[2]
+    fuse_but(sch, zero=False)
+    sch.decompose_reduction(block, io)
+
+
+@wrong("fused_gelu.3", "k should stay as it was")
+def fuse_with_k_unrolled(sch):
+    fuse_but(sch)
+    sch.unroll(sch.get_loops(sch.get_sblock("C_update"))[3])
 
 
 @wrong("fused_gelu.3", "There is a new block")

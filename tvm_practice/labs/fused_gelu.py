@@ -5,8 +5,9 @@
 
 Half of a transformer's layer is G = gelu(A @ B + bias). Written as three operations it is three
 passes: the product is stored, read to add the bias, stored, read for the GELU, stored. Each pass
-does next to nothing per byte, so memory decides how long it takes. Fusion computes the last two
-where the product is finished and still in registers. It costs arithmetic only.
+does next to nothing per byte: where G is too large for the caches, memory decides how long it
+takes. Fusion computes the last two where the product is finished and still in registers. It costs
+arithmetic only.
 
     gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
 
