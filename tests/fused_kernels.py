@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from tests import other_cpus
 from tvm_practice.common import target
@@ -39,15 +38,28 @@ def inner_loop(cpu: str) -> tuple[tuple[int, int], int, int]:
     """(register tile, vector multiply-adds, spills) in the loop over k of the fused kernel."""
     other_cpus._pretend(cpu)
     tile = target.register_tile(*VECTOR_SIZED[:2])
-    loops: list[list[str]] = [[]]
+    # A loop over k runs from a label to the jump back to it; what follows is the epilogue, which
+    # multiplies and adds too.
+    stretches: list[list[str]] = [[]]
     for line in _assembly(library=False):
         if re.match(r"^\S+:", line):
-            loops.append([])
-        loops[-1].append(line)
-    count = Counter()
-    for number, body in enumerate(loops):
-        # The epilogue multiplies and adds too, but it divides, and the loop over k does not.
-        if not any(re.match(r"\s*(?:vdivps|fdiv)\b", line) for line in body):
-            count[number] = sum(bool(re.search(other_cpus.MULTIPLY_ADD[cpu], x)) for x in body)
-    ((number, most),) = count.most_common(1)
-    return tile, most, sum(bool(re.search(other_cpus.SPILL[cpu], x)) for x in loops[number])
+            stretches.append([])
+        stretches[-1].append(line)
+        if re.match(r"\s+(?:j[a-z]+|b\.[a-z]+|cbn?z|tbn?z)\s", line):
+            stretches.append([])
+
+    def multiply_adds(stretch: list[str]) -> int:
+        return sum(bool(re.search(other_cpus.MULTIPLY_ADD[cpu], line)) for line in stretch)
+
+    loop = max((one for one in stretches if _jumps_back(one)), key=multiply_adds)
+    return (
+        tile,
+        multiply_adds(loop),
+        sum(bool(re.search(other_cpus.SPILL[cpu], x)) for x in loop),
+    )
+
+
+def _jumps_back(stretch: list[str]) -> bool:
+    """Whether the last line jumps to the label in the first."""
+    label = stretch[0].partition(":")[0] if stretch else ""
+    return bool(label) and stretch[-1].split()[-1] == label

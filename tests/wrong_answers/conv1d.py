@@ -261,60 +261,10 @@ def vectorize_the_taps(sch, vectors, lanes):
     sch.vectorize(loops(sch)[1])
 
 
-# ----------------------------------------------------------------------------------- 4 parallelize
+# ------------------------------------------------------------------------------------- 4 registers
 
 
 @right("conv1d.4")
-def parallelize_by_number(sch, pieces):
-    sch.parallel(sch.split(loops(sch)[0], factors=[pieces, None])[0])
-
-
-@right("conv1d.4")
-def parallelize_by_the_tiles_of_a_piece(sch, pieces):
-    io, *_ = loops(sch)
-    piece, _ = sch.split(io, [None, int(sch.get(io).extent) // pieces])
-    sch.parallel(piece)
-
-
-@wrong("conv1d.4", "the loop nest is what it was before")
-def parallelize_nothing(sch, pieces):
-    loops(sch)
-
-
-@wrong("conv1d.4", "pieces to be shared out; expected")
-def parallelize_the_tiles(sch, pieces):
-    sch.parallel(loops(sch)[0])
-
-
-@wrong("conv1d.4", "none is parallel")
-def parallelize_without_parallel(sch, pieces):
-    sch.split(loops(sch)[0], [pieces, None])
-
-
-@wrong("conv1d.4", "woken again and again")
-def parallelize_the_inner_part(sch, pieces):
-    _, inner = sch.split(loops(sch)[0], [None, pieces])
-    sch.parallel(inner)
-
-
-@wrong("conv1d.4", "are interleaved")
-def parallelize_in_turns(sch, pieces):
-    rest, piece = sch.split(loops(sch)[0], [None, pieces])
-    sch.reorder(piece, rest)
-    sch.parallel(piece)
-
-
-@wrong("conv1d.4", "one inside of the other")
-def parallelize_twice(sch, pieces):
-    piece, io = sch.split(loops(sch)[0], [pieces, None])
-    sch.parallel(piece)
-    sch.parallel(io)
-
-
-# ------------------------------------------------------------------------------------- 5 registers
-
-
-@right("conv1d.5")
 def registers_unrolled_first(sch):
     block = sch.get_sblock("T")
     _, io, k, iv, lane = sch.get_loops(block)
@@ -328,7 +278,7 @@ def registers_unrolled_first(sch):
     sch.decompose_reduction(block, k)
 
 
-@right("conv1d.5")
+@right("conv1d.4")
 def registers_with_the_zeroing_scheduled_by_itself(sch):
     block = sch.get_sblock("T")
     *_, io, k, iv, lane = sch.get_loops(block)
@@ -367,46 +317,99 @@ def registers_but(
         sch.decompose_reduction(block, k)
 
 
-@wrong("conv1d.5", "which is memory")
+@wrong("conv1d.4", "which is memory")
 def registers_in_memory(sch):
     registers_but(sch, scope="global")
 
 
-@wrong("conv1d.5", "after all the loops")
+@wrong("conv1d.4", "after all the loops")
 def registers_with_the_copy_left_behind(sch):
     registers_but(sch, at=None)
 
 
-@wrong("conv1d.5", "The copy stands inside of k")
+@wrong("conv1d.4", "The copy stands inside of k")
 def registers_with_the_copy_in_k(sch):
     registers_but(sch, at=lambda io, k: k)
 
 
-@wrong("conv1d.5", "has a single loop over")
+@wrong("conv1d.4", "has a single loop over")
 def registers_with_the_copy_unsplit(sch):
     registers_but(sch, kinds=None)
 
 
-@wrong("conv1d.5", "lanes, vectorized")
+@wrong("conv1d.4", "lanes, vectorized")
 def registers_with_a_serial_copy(sch):
     registers_but(sch, kinds=("unroll", None))
 
 
-@wrong("conv1d.5", "The copy's loop over vectors is serial")
+@wrong("conv1d.4", "The copy's loop over vectors is serial")
 def registers_with_the_copy_not_unrolled(sch):
     registers_but(sch, kinds=(None, "vectorize"))
 
 
-@wrong("conv1d.5", "over the vectors of a tile, is serial")
+@wrong("conv1d.4", "over the vectors of a tile, is serial")
 def registers_without_unroll(sch):
     registers_but(sch, unroll=False)
 
 
-@wrong("conv1d.5", "still tested for every tap")
+@wrong("conv1d.4", "still tested for every tap")
 def registers_without_decompose(sch):
     registers_but(sch, zero=None)
 
 
-@wrong("conv1d.5", "Call it last")
+@wrong("conv1d.4", "Call it last")
 def registers_decomposed_first(sch):
     registers_but(sch, zero="first")
+
+
+# ----------------------------------------------------------------------------------- 5 fewer loads
+
+
+def k_of(sch):
+    return sch.get_loops(sch.get_sblock("T_update"))[2]
+
+
+@right("conv1d.5")
+def reuse_by_two_splits(sch, taps, lanes):
+    rest, residue = sch.split(k_of(sch), [None, lanes])
+    _, tap = sch.split(rest, [None, taps])
+    sch.unroll(tap)
+    sch.reorder(residue, tap)
+
+
+@right("conv1d.5")
+def reuse_with_the_groups_inside(sch, taps, lanes):
+    groups, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
+    sch.reorder(residue, groups, tap)
+    sch.unroll(tap)
+
+
+@wrong("conv1d.5", "the loop nest is what it was before")
+def reuse_nothing(sch, taps, lanes):
+    k_of(sch)
+
+
+@wrong("conv1d.5", "are those that read the same samples")
+def reuse_of_neighbouring_taps(sch, taps, lanes):
+    _, _, tap = sch.split(k_of(sch), [None, lanes, taps])
+    sch.unroll(tap)
+
+
+@wrong("conv1d.5", "reorder puts")
+def reuse_without_reorder(sch, taps, lanes):
+    _, tap, _ = sch.split(k_of(sch), [None, taps, lanes])
+    sch.unroll(tap)
+
+
+@wrong("conv1d.5", "one tap at a time")
+def reuse_without_unroll(sch, taps, lanes):
+    _, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
+    sch.reorder(residue, tap)
+
+
+@wrong("conv1d.5", "expected ko and residue serial")
+def reuse_with_the_residues_unrolled_too(sch, taps, lanes):
+    _, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
+    sch.reorder(residue, tap)
+    sch.unroll(tap)
+    sch.unroll(residue)

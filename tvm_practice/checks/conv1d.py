@@ -164,6 +164,8 @@ def _tests_inside(nest: LoopNest, name: str) -> bool:
 
 # (M, N, vectors, lanes, pieces): what the steps are tried at.
 CASES = ((150, 11, 3, 4, 2), (301, 8, 2, 16, 3))
+# The same with the taps taken together, which N has to fit.
+TAPS_CASES = ((150, 24, 3, 4, 2, 3), (301, 96, 2, 16, 3, 2))
 
 
 def step(exercise_id: str, body: Callable, trial: Trial, case):
@@ -171,13 +173,14 @@ def step(exercise_id: str, body: Callable, trial: Trial, case):
     from tvm import te
     from tvm.s_tir import Schedule
 
-    M, N, vectors, lanes, pieces = case
+    M, N, vectors, lanes, pieces, *taps = case
     whole = vectors * lanes * pieces
     length = -(-(M + N - 1) // whole) * whole
     sch = Schedule(te.create_prim_func(body_of("conv1d.2")(M, N, length)))
-    given = {"conv1d.3": (vectors, lanes), "conv1d.4": (pieces,)}
-    for known in ("conv1d.3", "conv1d.4", "conv1d.5"):
-        arguments = given.get(known, ())
+    given = {"conv1d.3": (vectors, lanes), "conv1d.4": (), "conv1d.5": (*taps, lanes)}
+    for known, arguments in given.items():
+        if known == "conv1d.4":
+            lesson.parallelize(sch, pieces)
         if known == exercise_id:
             break
         body_of(known)(sch, *arguments)
@@ -261,49 +264,6 @@ def vectorize(body: Callable, trial: Trial) -> None:
 @check(
     "conv1d.4",
     hints=(
-        "The threads should be woken once, so the parallel loop is the outermost, and short.",
-        "`sch.split(io, [pieces, None])` returns the piece and the tiles of a piece.",
-        'io, *_ = sch.get_loops(sch.get_sblock("T")); piece, io = sch.split(io, [pieces, None]); '
-        "sch.parallel(piece)",
-    ),
-)
-def parallelize(body: Callable, trial: Trial) -> None:
-    for case in CASES:
-        M, N, _, _, pieces = case
-        before, after, sch, call = step("conv1d.4", body, trial, case)
-        block = sums(after)
-        now = f"After {call} the loops are {told(block)}"
-        kinds = [loop.kind for loop in block.loops]
-        if "parallel" not in kinds:
-            raise Wrong(f"{now}: none is parallel, so one thread does it all.")
-        if kinds.index("parallel") > 0:
-            raise Wrong(
-                f"{now}: the parallel one lies inside of another, so the threads are woken again "
-                "and again. It should be the outermost."
-            )
-        if kinds.count("parallel") > 1:
-            raise Wrong(f"{now}: two are parallel, one inside of the other. One is enough.")
-        if block.loops[0].extent != pieces:
-            raise Wrong(
-                f"{now}: {block.loops[0].extent} pieces to be shared out; expected {pieces}, one "
-                "for each thread. Is the list of sch.split turned round?"
-            )
-        if block.axes != ("S", "S", "R", "S", "S"):
-            raise Wrong(f"{now}; expected piece, io, k, iv, lane.")
-        inner = [loop.extent for loop in sums(before).loops[1:]]
-        if [loop.extent for loop in block.loops[2:]] != inner or kinds[-1] != "vectorized":
-            raise Wrong(f"{now}: k, iv and lane should be as conv1d.3 left them.")
-        if block.strides[0] <= block.strides[1]:
-            raise Wrong(
-                f"{now}, but the pieces are interleaved: neighbouring tiles belong to different "
-                "threads. Each should get one contiguous piece."
-            )
-        assert_convolves(sch.mod, trial, M, N)
-
-
-@check(
-    "conv1d.5",
-    hints=(
         "As in 2.4: cache_write, reverse_compute_at, kinds for the copy's loops, unroll, "
         "decompose_reduction last.",
         "After reverse_compute_at(copy, io) the copy has one loop over the whole tile: split it by "
@@ -318,7 +278,7 @@ def parallelize(body: Callable, trial: Trial) -> None:
 def registers(body: Callable, trial: Trial) -> None:
     for case in CASES:
         M, N, vectors, lanes, _ = case
-        _, after, sch, call = step("conv1d.5", body, trial, case)
+        _, after, sch, call = step("conv1d.4", body, trial, case)
         _assert_in_registers(after, call, vectors, lanes)
         assert_convolves(sch.mod, trial, M, N)
 
@@ -336,7 +296,7 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
     )
     if copy is None:
         raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
-    k = block.axes.index("R")
+    k, last_k = block.axes.index("R"), len(block.axes) - 1 - block.axes[::-1].index("R")
     shared = sum(one is other for one, other in zip(block.loops, copy.loops, strict=False))
     if shared == 0:
         raise Wrong(
@@ -371,10 +331,11 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
             f"The copy's loop over vectors is {own[0][1]}. {block.stores_to} with a variable index "
             "has no register; unroll it."
         )
-    if block.loops[k + 1].kind != "unrolled":
+    if block.loops[last_k + 1].kind != "unrolled":
         raise Wrong(
-            f"Loop {block.loops[k + 1].name}, over the vectors of a tile, is "
-            f"{block.loops[k + 1].kind}: a sum with a variable index has no register. Unroll it."
+            f"Loop {block.loops[last_k + 1].name}, over the vectors of a tile, is "
+            f"{block.loops[last_k + 1].kind}: a sum with a variable index has no register. Unroll "
+            "it."
         )
     zero = after.block("T_init")
     if zero is None:
@@ -391,3 +352,74 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
             f"The loops of the zeroing are {' and '.join(zeroing)}: it took over the kinds that "
             "iv and lane had when decompose_reduction was called. Call it last."
         )
+
+
+@check(
+    "conv1d.5",
+    hints=(
+        "A split writes k as ko * (taps * lanes) + tap * lanes + residue. Which loop is then the "
+        "innermost of the three, and which should be?",
+        "`sch.split(k, [None, taps, lanes])` returns ko, tap, residue: one step of tap is a whole "
+        "vector. Then reorder the last two, and unroll tap.",
+        '*_, k, _, _ = sch.get_loops(sch.get_sblock("T_update")); _, tap, residue = sch.split(k, '
+        "[None, taps, lanes]); sch.reorder(residue, tap); sch.unroll(tap)",
+    ),
+)
+def reuse(body: Callable, trial: Trial) -> None:
+    for case in TAPS_CASES:
+        M, N, vectors, lanes, _, taps = case
+        _, after, sch, call = step("conv1d.5", body, trial, case)
+        _assert_shares_loads(after, sch, call, N, taps, lanes)
+        _assert_in_registers(after, call, vectors, lanes)
+        assert_convolves(sch.mod, trial, M, N)
+
+
+def _assert_shares_loads(after: LoopNest, sch, call: str, N: int, taps: int, lanes: int) -> None:
+    block = sums(after)
+    now = f"After {call} the loops are {told(block)}"
+    steps = _steps_of_k(sch)
+    over_k = [n for n, axis in enumerate(block.axes) if axis == "R"]
+    apart = ", ".join(f"{block.loops[n].name} by {steps[n]}" for n in over_k)
+    together = [n for n in over_k if steps[n] == lanes and block.loops[n].extent == taps]
+    if not together:
+        raise Wrong(
+            f"{now}, and one more iteration moves k: {apart}. None goes through {taps} taps that "
+            f"lie {lanes} apart, which are those that read the same samples."
+        )
+    tap = together[0]
+    if tap != over_k[-1]:
+        inner = block.loops[over_k[-1]]
+        raise Wrong(
+            f"{now}: {inner.name} runs inside of {block.loops[tap].name}, so taps that share their "
+            f"samples are {inner.extent} iterations apart. reorder puts {inner.name} outside."
+        )
+    if block.loops[tap].kind != "unrolled":
+        raise Wrong(
+            f"{now}: {block.loops[tap].name} is {block.loops[tap].kind}, so that the compiler sees "
+            "one tap at a time, and nothing that is loaded twice. Unroll it."
+        )
+    if len(over_k) > 3 or any(block.loops[n].kind != "serial" for n in over_k[:-1]):
+        raise Wrong(f"{now}; expected ko and residue serial, and tap unrolled.")
+
+
+def _steps_of_k(sch) -> list[int]:
+    """By how much one more iteration of each loop around T moves k, outermost first."""
+    import tvm_ffi
+    from tvm import s_tir, tirx
+
+    found = []
+
+    def look(realize) -> None:
+        if realize.block.name_hint == "T_update":
+            for axis, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
+                if axis.iter_type == tirx.IterVar.CommReduce:
+                    found.append(str(value))
+
+    tvm_ffi.structural_walk(sch.mod["main"].body, (s_tir.SBlockRealize, look))
+    loops = [sch.get(loop).loop_var.name for loop in sch.get_loops(sch.get_sblock("T_update"))]
+
+    def tap(moved: str) -> int:
+        # Index arithmetic such as k_0 * 64 + k_1 is Python, written out.
+        return eval(found[0], {}, {name: int(name == moved) for name in loops})
+
+    return [tap(name) - tap("") for name in loops]

@@ -1,4 +1,4 @@
-"""Lab: a full one-dimensional convolution, from six loops too many to a few microseconds.
+"""Lab: a full one-dimensional convolution, down to a few microseconds.
 
     python -m tvm_practice.labs.conv1d                    run this lesson
     python -m tvm_practice.labs.conv1d --hint conv1d.1    a nudge, when you are stuck
@@ -9,9 +9,9 @@ sample gives a result, M + N - 1 in all:
     C[i] = sum over k of D[i - k] * W[k]        wherever 0 <= i - k < M
 
 It is what np.convolve computes. For M = 4096 and N = 128 that is half a million multiplications,
-which this CPU can do in a few microseconds. The ladder below gets there, and each rung changes one
-thing: how many terms are summed, what is tested inside, how many at a time, by how many threads,
-and where the sums are kept.
+a few microseconds' work for a CPU with wide vectors. The ladder below gets close, and each rung
+changes one thing: how many terms are summed, what is tested inside, how many at a time, by how many
+threads, where the sums are kept, and how often a sample is loaded.
 
 A convolution of this size fits the first-level cache, so nothing here is about memory. It is about
 the innermost loop.
@@ -78,6 +78,9 @@ def over_taps(M: int, N: int) -> list[te.Tensor]:
 #     T    the sums, without any test: P has a sample wherever one is asked for
 #     C    the first M + N - 1 of them
 #
+# By itself this need not be any faster: one result is still computed after the other. It is what
+# makes the next step possible.
+#
 # T may be longer than C. Given a length that is a multiple of whatever the schedule wants, no loop
 # will ever end in the middle of a tile. P then has to be length + N - 1 long, since T[i] reads
 # P[i] to P[i + N - 1].
@@ -95,19 +98,21 @@ def padded(M: int, N: int, length: int) -> list[te.Tensor]:
     raise NotImplementedError("conv1d.2 padded")
 
 
-# The blocking: as many vectors of sums as keep the multiply-add units busy, and as fit the
-# registers. Of these numbers the one that leaves the least of the last tile unused, when every
-# thread gets the same number of tiles: 11 vectors of 16 for 4096 samples, 128 taps and 2 threads.
+# The blocking: enough vectors of sums to keep the multiply-add units busy, and no more than leave
+# as many registers again for samples (why, is told in 5). With 16 registers there is no choice.
+# Of these numbers the one that leaves the least of the last tile unused, when every thread gets
+# the same number of tiles.
 
 
-def tile_for(results: int) -> tuple[int, int]:
-    """(vectors in a tile, lanes of a vector) for so many results."""
+def tile_for(results: int, pieces: int) -> tuple[int, int]:
+    """(vectors in a tile, lanes of a vector) for so many results in so many pieces."""
     lanes, registers = vector_unit()
+    most = max(CHAINS, (registers - 2) // 2)
 
     def length(vectors: int) -> int:
-        return -(-results // (vectors * lanes * threads())) * vectors * lanes * threads()
+        return -(-results // (vectors * lanes * pieces)) * vectors * lanes * pieces
 
-    return min(range(CHAINS, registers - 3), key=length), lanes
+    return min(range(CHAINS, most + 1), key=length), lanes
 
 
 # ---------------------------------------------------------------------------------------- 3 vectors
@@ -137,24 +142,21 @@ def vectorize(sch: Schedule, vectors: int, lanes: int) -> None:
     raise NotImplementedError("conv1d.3 vectorize")
 
 
-# --------------------------------------------------------------------------------------- 4 threads
+# ---------------------------------------------------------------------------------- worked: threads
 #
-# The whole convolution takes some ten microseconds by now. Waking a thread takes about one, so it
-# should be done once, and each thread should get its share in one piece.
+# Waking a thread takes a good part of what is left to be done, so it should happen once, and each
+# thread should get its share in one piece. It is phase 2's step. It comes here, before the zeroing
+# is split off, after which TVM no longer sees a sum and refuses.
 
 
-@exercise("conv1d.4", "A piece for each thread")
 def parallelize(sch: Schedule, pieces: int) -> None:
-    """Split io into `pieces` and run these in parallel: loops piece, io, k, iv, lane.
-
-    sch: as conv1d.3 leaves it, with loops io, k, iv, lane (vectorized) around the block "T". The
-    number of tiles is a multiple of `pieces`.
-    """
-    # TODO(conv1d.4): 3 lines.
-    raise NotImplementedError("conv1d.4 parallelize")
+    """Split io into `pieces` and run these in parallel: loops piece, io, k, iv, lane."""
+    io, *_ = sch.get_loops(sch.get_sblock("T"))
+    piece, _ = sch.split(io, [pieces, None])
+    sch.parallel(piece)
 
 
-# ------------------------------------------------------------------------------------- 5 registers
+# ------------------------------------------------------------------------------------- 4 registers
 #
 # For every k each vector of sums is loaded, added to and stored again. As in 2.4, a "local" buffer
 # with constant indices stays in registers: a write cache, copied out in io when k has run; iv
@@ -164,26 +166,74 @@ def parallelize(sch: Schedule, pieces: int) -> None:
 # is one store.
 
 
-@exercise("conv1d.5", "Keep the sums in registers")
+@exercise("conv1d.4", "Keep the sums in registers")
 def registers(sch: Schedule) -> None:
     """Accumulate in a "local" buffer: write cache in io, iv unrolled, zeroing before k.
 
-    sch: as conv1d.4 leaves it, loops piece (parallel), io, k, iv, lane (vectorized) around the
+    sch: as `parallelize` leaves it, loops piece (parallel), io, k, iv, lane (vectorized) around the
     block "T". The copy's loop is split into vectors (unrolled) and lanes (vectorized).
     """
-    # TODO(conv1d.5): about 9 lines.
-    raise NotImplementedError("conv1d.5 registers")
+    # TODO(conv1d.4): about 9 lines.
+    raise NotImplementedError("conv1d.4 registers")
+
+
+# ---------------------------------------------------------------------------------- 5 fewer loads
+#
+# Now each multiply-add takes its sum from a register, and its samples from memory: one load each.
+# In the matrix product a loaded vector was used for all the rows of the tile. Is there nothing to
+# be used twice here? For tap k, vector number v of the tile reads the samples from
+#
+#     v * lanes - k        (and the same constant for all)
+#
+# Tap k + lanes reads, for vector v + 1, from (v + 1) * lanes - (k + lanes): the very same samples.
+# So taps that lie one vector apart share what they load, all but one vector. Neighbouring taps
+# share nothing: their vectors overlap, but no two begin at the same place.
+#
+#     for ko:                                     which group of taps
+#         for residue in range(lanes):            where in a vector they stand
+#             for tap in range(taps):             taps one vector apart, written out
+#                 for iv, lane: ...
+#
+# The loads are never mentioned. Once `tap` and `iv` are unrolled, LLVM sees the same address loaded
+# several times, and loads it once, if registers are left to keep it in. With v vectors and `taps`
+# taps that is v + taps - 1 loads for v * taps multiply-adds.
+
+
+@exercise("conv1d.5", "Load a sample once for several taps")
+def reuse(sch: Schedule, taps: int, lanes: int) -> None:
+    """Order k so that `taps` taps, `lanes` apart, come one after the other, unrolled: loops
+    piece, io, ko, residue, tap, iv, lane.
+
+    sch: as conv1d.4 leaves it, loops piece, io, k, iv, lane around the block "T_update", the adding
+    half of "T". The number of taps N is a multiple of taps * lanes.
+    """
+    # TODO(conv1d.5): about 4 lines.
+    raise NotImplementedError("conv1d.5 reuse")
+
+
+# How many taps: four save two loads of three or more, and still leave the program short. Fewer
+# where N is no multiple; with one there would be nothing to share, and the step is left out.
+
+MOST_TAPS = 4
+
+
+def taps_for(N: int) -> int:
+    """How many taps, one vector apart, to take together."""
+    lanes, _ = vector_unit()
+    return next((taps for taps in range(MOST_TAPS, 1, -1) if N % (taps * lanes) == 0), 1)
 
 
 # --------------------------------------------------------------------------------------- the ladder
 
 
-def ladder(M: int, N: int, bodies: dict) -> dict[str, Schedule]:
-    """The schedule of every rung by its name; `bodies` has a function for each exercise's id."""
-    vectors, lanes = tile_for(M + N - 1)
-    pieces = threads()
+def ladder(M: int, N: int, bodies: dict, pieces: int | None = None) -> dict[str, Schedule]:
+    """The schedule of every rung by its name; `bodies` has a function for each exercise's id, and
+    `pieces` is how many there are to be shared out, one for each thread unless told."""
+    pieces = pieces or threads()
+    vectors, lanes = tile_for(M + N - 1, pieces)
     whole = vectors * lanes * pieces
     length = -(-(M + N - 1) // whole) * whole
+    taps = taps_for(N)
 
     def scheduled(*steps) -> Schedule:
         sch = Schedule(te.create_prim_func(bodies["conv1d.2"](M, N, length)))
@@ -191,18 +241,21 @@ def ladder(M: int, N: int, bodies: dict) -> dict[str, Schedule]:
             step(sch)
         return sch
 
-    steps = (
+    steps = [
         lambda sch: bodies["conv1d.3"](sch, vectors, lanes),
-        lambda sch: bodies["conv1d.4"](sch, pieces),
-        lambda sch: bodies["conv1d.5"](sch),
-    )
+        lambda sch: parallelize(sch, pieces),
+        lambda sch: bodies["conv1d.4"](sch),
+    ]
+    if taps > 1:
+        steps.append(lambda sch: bodies["conv1d.5"](sch, taps, lanes))
     return {
         "naive": Schedule(te.create_prim_func(naive(M, N))),
         "fewer terms": Schedule(te.create_prim_func(bodies["conv1d.1"](M, N))),
         "no test": scheduled(),
         "vectorized": scheduled(*steps[:1]),
         "parallel": scheduled(*steps[:2]),
-        "registers": scheduled(*steps),
+        "registers": scheduled(*steps[:3]),
+        "fewer loads": scheduled(*steps),
     }
 
 

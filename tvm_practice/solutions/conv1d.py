@@ -40,12 +40,6 @@ def vectorize(sch: Schedule, vectors: int, lanes: int) -> None:
     sch.vectorize(lane)
 
 
-def parallelize(sch: Schedule, pieces: int) -> None:
-    io, *_ = sch.get_loops(sch.get_sblock("T"))
-    piece, _ = sch.split(io, [pieces, None])
-    sch.parallel(piece)
-
-
 def registers(sch: Schedule) -> None:
     block = sch.get_sblock("T")
     *_, io, k, iv, lane = sch.get_loops(block)
@@ -57,3 +51,10 @@ def registers(sch: Schedule) -> None:
     sch.vectorize(part)
     sch.unroll(iv)
     sch.decompose_reduction(block, k)
+
+
+def reuse(sch: Schedule, taps: int, lanes: int) -> None:
+    *_, k, _, _ = sch.get_loops(sch.get_sblock("T_update"))
+    _, tap, residue = sch.split(k, [None, taps, lanes])
+    sch.reorder(residue, tap)
+    sch.unroll(tap)
