@@ -33,6 +33,23 @@ RIVALS = ("NumPy", "torch", "torch.compile", "tuned")
 LADDER = (1024, 1024, 1024)
 
 
+def read_report() -> dict[str, Any]:
+    """The whole run of JSON; a workload that was measured again later, in a file of its own beside
+    it, is taken from there, and named in `again`."""
+    report = json.loads(JSON.read_text())
+    report["again"] = {}
+    for path in sorted(JSON.parent.glob("*.json")):
+        if path == JSON:
+            continue
+        later = json.loads(path.read_text())
+        workloads = {one["workload"] for one in later["results"]}
+        for part in ("results", "verdicts", "not_measured"):
+            kept = [one for one in report[part] if one["workload"] not in workloads]
+            report[part] = kept + [one for one in later[part] if one["workload"] in workloads]
+        report["again"] |= dict.fromkeys(sorted(workloads), path.name)
+    return report
+
+
 def limits_table(report: dict[str, Any]) -> list[str]:
     """Every workload and size: what "hand" reaches of its limit, and what it is against the
     others."""
@@ -119,6 +136,10 @@ def searches_table(report: dict[str, Any]) -> list[str]:
 
 def caption(report: dict[str, Any]) -> str:
     machine, peaks = report["machine"], report["peaks"]
+    again = "".join(
+        f" (those of {workload} in [benchmarks/{name}](benchmarks/{name}), a later run)"
+        for workload, name in report.get("again", {}).items()
+    )
     return (
         f"{machine['threads']} threads of an {machine['cpu']} ({machine['llvm_cpu']}), TVM "
         f"{machine['tvm']}, LLVM {machine['llvm']}, NumPy {machine['numpy']}, torch "
@@ -130,7 +151,7 @@ def caption(report: dict[str, Any]) -> str:
         f"process of its own with {machine['threads']} threads, every result verified; a verdict "
         f"has {report['confidence']:.0%} confidence that they differ by more than "
         f"{report['margin']:.0%}, which two processes of the same code may. The samples are in "
-        f"[benchmarks/cpu.json](benchmarks/cpu.json); "
+        f"[benchmarks/cpu.json](benchmarks/cpu.json){again}; "
         "`./practice python docs/make_figures.py` made this table from it."
     )
 
@@ -165,7 +186,7 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
 if __name__ == "__main__":
     if not JSON.exists():
         sys.exit(f"there is no {JSON}; python -m tvm_practice.bench --json {JSON} makes it.")
-    report = json.loads(JSON.read_text())
+    report = read_report()
     README.write_text(with_table(README.read_text(), report))
     if "--tables" not in sys.argv:
         print(*draw(report, DOCS), sep="\n")

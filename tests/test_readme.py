@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import re
 from pathlib import Path
@@ -29,7 +28,7 @@ def test_the_tables_in_the_readme_are_made_from_the_committed_json() -> None:
     if not figures.JSON.exists():
         assert "benchmarks/cpu.json" not in readme, "the README cites figures that are not there"
         return
-    report = json.loads(figures.JSON.read_text())
+    report = figures.read_report()
     assert report["complete"]
     assert figures.with_table(readme, report) == readme
 
