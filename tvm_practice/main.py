@@ -364,7 +364,11 @@ _OPTIONS = (
     click.option(
         "--seed", type=click.IntRange(0), help="Seed of every random input; fresh if not given."
     ),
-    click.option("--size", type=_Size(), help="Size of the matmul in phases 2, 3 and 5."),
+    click.option(
+        "--size",
+        type=_Size(),
+        help="Size of the matmul in phases 2, 3, 5 and the labs fused_gelu, tensorize.",
+    ),
     click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
     click.option("--hint", metavar="ID", help="Show a hint for an exercise, and nothing else."),
     click.option("--more", count=True, help="With --hint: one tier more each time it is given."),

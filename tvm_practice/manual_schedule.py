@@ -162,9 +162,9 @@ def vectorize(sch: Schedule) -> None:
 #
 # First, in which order a thread should take its tiles. With io around jo it goes along a row of
 # tiles, through all of B, and starts again at B's first column for the next row: each element of B
-# comes from far away, is used for 8 rows, and is pushed out by the rest of B. Better to stay with
-# one panel of B, K x `columns` floats, which the second-level cache can hold, and go down all the
-# rows of tiles before the next panel.
+# comes from far away, is used for the rows of one tile, and is pushed out by the rest. Better to
+# stay with one panel of B, K x `columns` floats, which the second-level cache can hold, and go down
+# all the rows of tiles before the next panel.
 #
 # This worked step gives each thread a slab, its share of the rows of tiles, and puts jo outside of
 # the tiles in a slab:
@@ -220,9 +220,9 @@ def parallelize(sch: Schedule) -> None:
 # set before. Afterwards TVM no longer recognizes a reduction in the adding half, and refuses to
 # vectorize or parallelize its loops.
 #
-# Now the tile size explains itself. 8 x 32 floats are 16 registers of 16 floats. With 2 for a row
-# of B and one for an element of A that leaves room; 16 x 32 would need all 32 and spill to memory.
-# And every element of B that is loaded is used 8 times.
+# Now the tile size explains itself. With AVX-512, 8 x 32 floats are 16 registers of 16 floats. With
+# 2 for a row of B and one for an element of A that leaves room; 16 x 32 would need all 32 and spill
+# to memory. And every element of B that is loaded is used 8 times.
 
 
 @exercise("2.4", "Keep a tile of C in registers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -157,7 +158,7 @@ def padded(body: Callable, trial: Trial) -> None:
 def _tests_inside(nest: LoopNest, name: str) -> bool:
     """Whether the statement of a block has a condition in it."""
     lines = [line.text for line in nest.lines if line.text.startswith(f"{name}[")]
-    return any("if" in text or "Select" in text for text in lines)
+    return any(re.search(r"\bif_then_else\(|\bSelect\(|\bif\b", text) for text in lines)
 
 
 # ------------------------------------------------------------------------------------ the schedules

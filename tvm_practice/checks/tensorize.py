@@ -182,7 +182,7 @@ def _assert_found(function, lanes: int) -> None:
                 "T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4]) and T.writes(C[0:lanes]) are to "
                 'stand in T.sblock("root"), before the loops.'
             )
-        elif loop_nest(function).blocks[-1].reads[1:] != ("A", "B"):
+        elif [name for name in loop_nest(function).blocks[-1].reads if name != "C"] != ["A", "B"]:
             why = "The program multiplies A by B, in this order."
         else:
             why = (

@@ -104,8 +104,8 @@ def _key_question(session, size: tuple[int, int], measured: Comparison) -> None:
         )
     answer.append(
         f"What is left to {show.share(1.0)} of the FMA peak, from "
-        f"{show.share(measured.share_of_peak(BEST))}: the copies to P and from T, waking the "
-        "threads, and the loads that remain."
+        f"{show.share(measured.share_of_peak(BEST))}, is probably the copies to P and from T, "
+        "waking the threads, and the loads that remain; this run does not tell them apart."
     )
     show.question("np.convolve is compiled C with vector instructions. What does it lack?", answer)
 
