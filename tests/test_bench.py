@@ -185,7 +185,8 @@ def test_ctrl_c_in_a_terminal_ends_the_command_with_status_130(tmp_path) -> None
         text=True,
         start_new_session=True,
     )
-    time.sleep(6)
+    assert started.stdout.readline(), "the command ended before it said what it measures"
+    time.sleep(1)
     os.killpg(started.pid, signal.SIGINT)
     _, told = started.communicate(timeout=60)
     assert started.returncode == 130

@@ -382,7 +382,10 @@ def _prepare(report: Report, workload: Workload, size: Size) -> None:
 
 def _bandwidth_roofs(candidates: list[Candidate], peaks: dict[str, Any]) -> list[Candidate]:
     """The roof for the memory traffic of these competitors, where memory is their limit: their
-    intensity is below the ridge, where the slope of the bandwidth meets the FMA peak."""
+    intensity is below the ridge, where the slope of the bandwidth meets the FMA peak. None where
+    a peak could not be measured."""
+    if not {"fma_gflops", "read_gbytes"} <= peaks.keys():
+        return []
     quick_to_build = {"NumPy": 0, "torch": 1, HAND: 2}
     for one in sorted(candidates, key=lambda one: quick_to_build.get(one.name, 3)):
         try:
