@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_practice.common import timing
-from tvm_practice.common.timing import Candidate, Figure, Runnable
+from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Figure, Runnable
 
 QUICK_ROUNDS, ROUNDS = 9, timing.ROUNDS
 
@@ -277,3 +277,12 @@ def test_the_peaks_are_measured_at_one_thread_and_at_all() -> None:
     threads = {entry["competitor"]: entry["threads"] for entry in measured.as_json()}
     assert threads["FMA peak"] == measured.threads
     assert threads["FMA peak, 1 thread"] == 1
+
+
+def test_a_core_taken_by_another_program_is_told() -> None:
+    def comparison(cores: float) -> Comparison:
+        peak = Figure(PEAK_FMA.name, (1.0,), 1, 1e9, 0.0, True, cores=(cores, cores, 2.0))
+        return Comparison({peak.name: peak}, {}, 3, threads=2)
+
+    assert comparison(1.99).disturbance() == ""
+    assert comparison(1.2).disturbance().startswith("Other programs took 0.8 of the 2 cores")

@@ -281,13 +281,16 @@ def introduce(machine: dict[str, Any], options: Options) -> None:
 
 def _compare(candidates: Sequence[Candidate], what: str, options: Options) -> Comparison:
     with show.progress(what, len(candidates) * (options.rounds + 1)) as bar:
-        return timing.compare(
+        measured = timing.compare(
             candidates,
             options.rounds,
             SAMPLE_SECONDS,
             lambda name: show.advance(bar, f"{what}: {name}"),
             options.longest_call,
         )
+    if disturbance := measured.disturbance():
+        show.line(disturbance, "yellow")
+    return measured
 
 
 def _peaks(report: Report, options: Options) -> None:

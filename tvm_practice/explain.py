@@ -306,7 +306,7 @@ def find(given: str, options: Options) -> Source:
             "folder of tuning records."
         )
     if not (folder / records.RECORDS).is_file():
-        inside = sorted(one.parent.name for one in folder.glob(f"*/{records.RECORDS}"))
+        inside = sorted(str(one.parent) for one in folder.glob(f"**/{records.RECORDS}"))
         more = f"; these folders in it do: {', '.join(inside)}" if inside else ""
         raise Refused(f"{given} holds no {records.RECORDS}{more}.")
     return OfRecord(folder, options.rank or 1, (options.workload or 1) - 1)
@@ -324,7 +324,10 @@ def _ladder(given: str, options: Options) -> Ladder:
     if given not in RUNGS:
         known = given in exercise.catalogue()
         what = "is no step of phase 2's ladder" if known else "is no exercise"
-        raise Refused(f"{given} {what}; explain takes {', '.join(RUNGS)}.")
+        raise Refused(
+            f"{given} {what}; explain takes {', '.join(RUNGS)}, or any schedule as "
+            "FILE.py:FUNCTION, a function without arguments that returns it."
+        )
     rungs = list(RUNGS)
     wanted = rungs[: rungs.index(given) + 1]
     if options.solutions:

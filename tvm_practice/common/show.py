@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,12 @@ from rich.text import Text
 from tvm_practice.common.loop_nest import LoopNest
 
 PIPE_WIDTH = 110
+LONGEST_LINE = 240  # characters of one line of a loop nest
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+console = Console(
+    highlight=False,
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH,
+)
 
 
 def title(text: str, detail: str = "") -> None:
@@ -114,7 +119,10 @@ def _nest_text(nest: LoopNest, marked: set[int], mark: str) -> Text:
     for number, item in enumerate(nest.lines):
         is_marked = number in marked
         text.append(f"{mark if is_marked else ' '} ", style=style if is_marked else "")
-        text.append("  " * item.depth + item.text, style=style if is_marked else "")
+        shown = item.text
+        if len(shown) > LONGEST_LINE:  # a polynomial in one statement, say
+            shown = f"{shown[: LONGEST_LINE - 30]} ... {len(shown)} characters"
+        text.append("  " * item.depth + shown, style=style if is_marked else "")
         text.append("\n")
     text.rstrip()
     return text

@@ -27,6 +27,7 @@ from tvm_practice.common.target import threads
 from tvm_practice.common.worker import Worker, WorkerFailed
 
 CONFIDENCE = 0.95
+DISTURBED_CORES = 0.15  # taken by other programs: more than that is said
 FEWEST_ROUNDS = 6  # with fewer, no ordering of the samples reaches 95%
 # Two processes that run the very same code differ for as long as they live, if only by which pages
 # of memory they got: in a matmul the interval of their ratio began up to 0.4% from 1, and where
@@ -80,6 +81,7 @@ class Figure:
     bytes: float
     verified: bool
     bytes_written: float = 0.0
+    cores: tuple[float, ...] = ()  # that its process had, one a round
 
     @property
     def median_s(self) -> float:
@@ -209,6 +211,26 @@ class Comparison:
         return verdict(self.figures[first], self.figures[second], margin=margin)
 
     @property
+    def cores_taken(self) -> float:
+        """Cores that other programs had in the median round; 0.0 without PEAK_FMA.
+
+        The FMA chains never wait for anything, so their process gets every core it has threads
+        for, unless another program runs there.
+        """
+        peak = self.figures.get(PEAK_FMA.name)
+        return max(0.0, self.threads - median(peak.cores)) if peak and peak.cores else 0.0
+
+    def disturbance(self) -> str:
+        """A sentence if other programs took enough to spoil the figures, else ""."""
+        if self.cores_taken <= DISTURBED_CORES:
+            return ""
+        return (
+            f"Other programs took {self.cores_taken:.1f} of the {self.threads} cores while this "
+            "was measured: the peak and every figure are too low, and the shares and verdicts "
+            "uncertain."
+        )
+
+    @property
     def peak_gflops(self) -> float:
         """The FMA peak of all threads: PEAK_FMA's fastest round, NaN if it was not a candidate.
 
@@ -265,6 +287,7 @@ class Comparison:
                 else None,
                 "threads": 1 if figure.name in ONE_THREAD else self.threads,
                 "verified": figure.verified,
+                "cores": round(median(figure.cores), 3) if figure.cores else None,
             }
             for figure in self.figures.values()
         ]
@@ -302,6 +325,7 @@ def compare(
     failed: dict[str, str] = {}
     facts: dict[str, dict[str, Any]] = {}
     samples: dict[str, list[float]] = {}
+    cores: dict[str, list[float]] = {}
     interrupted = False
     try:
         for candidate in candidates:
@@ -309,7 +333,7 @@ def compare(
             workers[candidate.name] = worker
             try:
                 facts[candidate.name] = worker.answer(BUILD_SECONDS)
-                samples[candidate.name] = []
+                samples[candidate.name], cores[candidate.name] = [], []
             except WorkerFailed as error:
                 failed[candidate.name] = str(error).removeprefix(f"{TooSlow.__name__}: ")
             advance(candidate.name)
@@ -319,7 +343,9 @@ def compare(
                     advance(name)
                     continue
                 try:
-                    samples[name].append(workers[name].ask("sample", SAMPLE_LIMIT_SECONDS))
+                    seconds, used = workers[name].ask("sample", SAMPLE_LIMIT_SECONDS)
+                    samples[name].append(seconds)
+                    cores[name].append(used)
                 except WorkerFailed as error:
                     failed[name] = str(error)
                 advance(name)
@@ -329,7 +355,7 @@ def compare(
         for worker in workers.values():
             worker.__exit__()
     figures = {
-        name: Figure(name, tuple(taken), **facts[name])
+        name: Figure(name, tuple(taken), **facts[name], cores=tuple(cores[name]))
         for name, taken in samples.items()
         if name not in failed and taken
     }
@@ -380,9 +406,11 @@ def _serve(
         connection.recv()
         if once < WARM_SECONDS:
             seconds_per_call(call, math.ceil(WARM_SECONDS / once))
+        used = time.process_time()
         seconds = seconds_per_call(call, calls)
+        used = (time.process_time() - used) / (seconds * calls)
         _wait_until_quiet()
-        connection.send(("returned", seconds))
+        connection.send(("returned", (seconds, used)))
 
 
 def seconds_per_call(call: Callable[[], Any], calls: int) -> float:

@@ -163,10 +163,18 @@ def _answer(session, sizes, pairs: list[Comparison], found: int | None) -> None:
             f"depend on the size. At {sizes[0]} it shows nearly alone: the "
             f"parallel variant takes {show.seconds(extra)} longer than "
             f"{show.seconds(smallest['serial'].median_s)} of work. The work grows with "
-            f"the cube of the size, the price stays; at {sizes[-1]} the speed-up is "
-            f"{show.times(largest.verdict('parallel', 'serial').ratio)} "
-            f"of {threads} possible."
+            "the cube of the size, the price stays."
         )
+        gain = largest.verdict("parallel", "serial")
+        at_largest = f"at {sizes[-1]} the speed-up is {show.times(gain.ratio)} of {threads}"
+        if gain.word == "faster" and gain.ratio > 0.75 * threads:
+            answer[-1] += f" So {at_largest} possible."
+        else:
+            answer.append(
+                f"But {at_largest} possible, less than that explains: the threads share what lies "
+                "beyond their own caches, or another program took a core. Run it again to see "
+                "whether it stays."
+            )
     answer.append(
         "So the faster the serial code is, the later threads pay: a better schedule makes the "
         "work cheaper, and waking a thread "
