@@ -74,6 +74,41 @@ def over_taps_without_the_upper_test(M, N):
     return over_taps_but(M, N, test=lambda s: s >= 0)
 
 
+@wrong("conv1d.1", "tirx.Select computes both")
+def over_taps_by_select(M, N):
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(i):
+        inside = tirx.all(i - k >= 0, i - k < M)
+        return te.sum(tirx.Select(inside, D[i - k] * W[k], zero()), axis=k)
+
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
+@right("conv1d.1")
+def over_taps_by_select_of_a_read_that_is_tested(M, N):
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(i):
+        sample = tirx.if_then_else(tirx.all(i - k >= 0, i - k < M), D[i - k], zero())
+        return te.sum(tirx.Select(i >= k, sample * W[k], zero()), axis=k)
+
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
+@wrong("conv1d.1", "The sum of C has a condition, where=")
+def over_taps_where(M, N):
+    D, W = placeholders(M, N)
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(i):
+        return te.sum(D[i - k] * W[k], axis=k, where=tirx.all(i - k >= 0, i - k < M))
+
+    return [D, W, te.compute((M + N - 1,), rule, name="C")]
+
+
 @wrong("conv1d.1", "'same'")
 def as_many_results_as_samples(M, N):
     return over_taps_but(M, N, length=M)
@@ -163,6 +198,38 @@ def padded_without_the_length(M, N, length):
 @wrong("conv1d.2", 'There is no stage "T"')
 def padded_under_other_names(M, N, length):
     return padded_but(M, N, length, names=("P", "sums", "C"))
+
+
+@wrong("conv1d.2", "tirx.Select computes both")
+def padded_by_select(M, N, length):
+    D, W = placeholders(M, N)
+
+    def sample(t):
+        inside = tirx.all(t >= N - 1, t < N - 1 + M)
+        return tirx.Select(inside, D[t - (N - 1)], zero())
+
+    P = te.compute((length + N - 1,), sample, name="P")
+    k = te.reduce_axis((0, N), name="k")
+    T = te.compute((length,), lambda i: te.sum(P[i + N - 1 - k] * W[k], axis=k), name="T")
+    return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
+
+
+@wrong("conv1d.2", "The sum of T has a condition, where=")
+def padded_where(M, N, length):
+    D, W = placeholders(M, N)
+
+    def sample(t):
+        inside = tirx.all(t >= N - 1, t < N - 1 + M)
+        return tirx.if_then_else(inside, D[t - (N - 1)], zero())
+
+    P = te.compute((length + N - 1,), sample, name="P")
+    k = te.reduce_axis((0, N), name="k")
+
+    def rule(i):
+        return te.sum(P[i + N - 1 - k] * W[k], axis=k, where=i < M + N - 1)
+
+    T = te.compute((length,), rule, name="T")
+    return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
 
 
 @wrong("conv1d.2", "T still tests every term")
@@ -381,6 +448,22 @@ def reuse_by_two_splits(sch, taps, lanes):
 def reuse_with_the_groups_inside(sch, taps, lanes):
     groups, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
     sch.reorder(residue, groups, tap)
+    sch.unroll(tap)
+
+
+@right("conv1d.5")
+def reuse_with_the_vectors_outside_of_the_taps(sch, taps, lanes):
+    *_, k, iv, lane = sch.get_loops(sch.get_sblock("T_update"))
+    _, tap, residue = sch.split(k, [None, taps, lanes])
+    sch.reorder(residue, iv, tap, lane)
+    sch.unroll(tap)
+
+
+@wrong("conv1d.5", "stands outside of")
+def reuse_with_the_vectors_outside_of_the_residues(sch, taps, lanes):
+    *_, k, iv, lane = sch.get_loops(sch.get_sblock("T_update"))
+    _, tap, residue = sch.split(k, [None, taps, lanes])
+    sch.reorder(iv, residue, tap, lane)
     sch.unroll(tap)
 
 

@@ -5,7 +5,15 @@ import numpy as np
 import xgboost
 
 from tests.wrong_answers import right, wrong
-from tvm_practice.labs.cost_model import COUNT, PARAMETERS, TREES, mutate, random_batch
+from tvm_practice.labs.cost_model import (
+    BATCH,
+    COUNT,
+    PARAMETERS,
+    SHAPE,
+    TREES,
+    mutate,
+    random_batch,
+)
 
 # -------------------------------------------------------------------------------- cost_model.1 pool
 
@@ -136,6 +144,13 @@ def ranker_of_sorted_times(features, seconds, seed):
     return trained(features, np.sort(seconds.min() / seconds), seed, [len(seconds)])
 
 
+@wrong("cost_model.2", "trains with 2 groups")
+def ranker_of_two_groups(features, seconds, seed):
+    half = len(seconds) // 2
+    label = seconds.min() / seconds
+    return trained(features, label, seed, [half, len(seconds) - half])
+
+
 @wrong("cost_model.2", "was trained with max_depth = 2")
 def ranker_of_stumps(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, [len(seconds)], max_depth=2)
@@ -171,6 +186,14 @@ def anneal_walk_by_walk(candidates, scores, predict, temperature, rng):
         if change >= 0 or np.log(rng.random()) < change / temperature:
             candidates[n], scores[n] = proposed[n], said[n]
     return candidates, scores
+
+
+@right("cost_model.3")
+def anneal_that_returns_a_list(candidates, scores, predict, temperature, rng):
+    proposed = mutate(candidates, rng)
+    new_scores = predict(proposed)
+    accepted = rng.random(len(scores)) < np.exp(np.minimum(new_scores - scores, 0) / temperature)
+    return list(accepted_where(accepted, proposed, new_scores, candidates, scores))
 
 
 @wrong("cost_model.3", "never takes a step that makes the score worse")
@@ -257,6 +280,48 @@ def anneal_without_refusing(candidates, scores, predict, temperature, rng):
     return proposed, predict(proposed)
 
 
+def proposing(propose, draw, candidates, scores, predict, temperature):
+    proposed = propose(candidates)
+    new_scores = predict(proposed)
+    accepted = draw(len(scores)) < np.exp(np.minimum(new_scores - scores, 0) / temperature)
+    return accepted_where(accepted, proposed, new_scores, candidates, scores)
+
+
+@wrong("cost_model.3", "only ever changed order")
+def anneal_of_the_first_knob(candidates, scores, predict, temperature, rng):
+    def propose(candidates):
+        proposed = candidates.copy()
+        proposed[:, 0] += rng.integers(1, SHAPE[0], size=len(candidates))
+        proposed[:, 0] %= SHAPE[0]
+        return proposed
+
+    return proposing(propose, rng.random, candidates, scores, predict, temperature)
+
+
+@wrong("cost_model.3", "never took some of the steps that change order")
+def anneal_to_the_next_setting(candidates, scores, predict, temperature, rng):
+    def propose(candidates):
+        proposed = candidates.copy()
+        knob = rng.integers(len(SHAPE), size=len(candidates))
+        proposed[np.arange(len(candidates)), knob] += 1
+        return proposed % SHAPE
+
+    return proposing(propose, rng.random, candidates, scores, predict, temperature)
+
+
+@wrong("cost_model.3", "`rng` in the same state, and took other steps")
+def anneal_by_unseeded_draws(candidates, scores, predict, temperature, rng):
+    propose = lambda some: mutate(some, rng)  # noqa: E731
+    return proposing(propose, np.random.random, candidates, scores, predict, temperature)
+
+
+@wrong("cost_model.3", "the draws are the same in every call")
+def anneal_by_the_same_draws(candidates, scores, predict, temperature, rng):
+    propose = lambda some: mutate(some, rng)  # noqa: E731
+    draw = np.random.default_rng(0).random
+    return proposing(propose, draw, candidates, scores, predict, temperature)
+
+
 # ------------------------------------------------------------------------ cost_model.4 choose_batch
 
 
@@ -341,7 +406,34 @@ def batch_that_stays_short(found, scores, measured, size, epsilon, rng):
     return batch + random_batch(measured | set(batch), round(epsilon * size), rng)
 
 
-@wrong("cost_model.4", "expected 12 such places")
+@wrong("cost_model.4", "expected 8 such places")
 def batch_with_epsilon_turned_round(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, measured)[: round(epsilon * size)]
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
+
+
+@wrong("cost_model.4", "is BATCH")
+def batch_of_the_lessons_size(found, scores, measured, size, epsilon, rng):
+    batch = fresh_of(found, scores, measured)[: size - round(epsilon * size)]
+    return batch + random_batch(measured | set(batch), BATCH - len(batch), rng)
+
+
+@wrong("cost_model.4", "Draw the random ones from what is still free")
+def batch_of_random_numbers_that_happen_to_be_free(found, scores, measured, size, epsilon, rng):
+    batch = fresh_of(found, scores, measured)[: size - round(epsilon * size)]
+    drawn = rng.choice(COUNT, size=4 * size, replace=False).tolist()
+    free = [one for one in drawn if one not in measured and one not in batch]
+    return batch + free[: size - len(batch)]
+
+
+@wrong("cost_model.4", "which is in the batch already")
+def batch_that_draws_its_best_again(found, scores, measured, size, epsilon, rng):
+    batch = fresh_of(found, scores, measured)[: size - round(epsilon * size)]
+    return batch + random_batch(measured, size - len(batch), rng)
+
+
+@wrong("cost_model.4", "`rng` in the same state, and chose other candidates")
+def batch_from_a_generator_of_its_own(found, scores, measured, size, epsilon, rng):
+    batch = fresh_of(found, scores, measured)[: size - round(epsilon * size)]
+    another = np.random.default_rng()
+    return batch + random_batch(measured | set(batch), size - len(batch), another)

@@ -31,6 +31,12 @@ def tanh_without_the_clamp(x):
     return x * polynomial(P, x * x) / polynomial(Q, x * x)
 
 
+@wrong("fused_gelu.1", "Are min and max exchanged?")
+def tanh_with_min_and_max_exchanged(x):
+    x = tirx.min(tirx.max(x, number(LIMIT)), number(-LIMIT))
+    return x * polynomial(P, x * x) / polynomial(Q, x * x)
+
+
 @wrong("fused_gelu.1", "one number at a time")
 def tanh_of_the_library(x):
     return tirx.tanh(x)
@@ -131,6 +137,20 @@ def expression_of_three(M, N, K, activation):
     return expression_but(M, N, K, activation, given=3)
 
 
+@wrong("fused_gelu.2", "should return four te.Tensors")
+def expression_of_nothing(M, N, K, activation):
+    return [*expression_but(M, N, K, activation, given=3), None]
+
+
+@wrong("fused_gelu.2", "stands inside of the sum")
+def expression_with_the_bias_in_the_sum(M, N, K, activation):
+    A, B = te.placeholder((M, K), name="A"), te.placeholder((K, N), name="B")
+    bias = te.placeholder((N,), name="bias")
+    k = te.reduce_axis((0, K), name="k")
+    C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j] + bias[j], axis=k), name="C")
+    return [A, B, bias, te.compute((M, N), lambda i, j: activation(C[i, j]), name="G")]
+
+
 @wrong("fused_gelu.2", "in this order")
 def expression_with_the_bias_last_in_the_list(M, N, K, activation):
     A, B, bias, G = expression_but(M, N, K, activation)
@@ -224,6 +244,19 @@ def fuse_in_k(sch):
 @wrong("fused_gelu.3", "one element after the other")
 def fuse_without_vectors(sch):
     fuse_but(sch, kinds=("unroll", None))
+
+
+@wrong("fused_gelu.3", "vectorize was called before reverse_compute_at")
+def fuse_with_the_kinds_before_the_move(sch):
+    block, epilogue = sch.get_sblock("C"), sch.get_sblock("G")
+    *_, io, k, ii, _ = sch.get_loops(block)
+    row, column = sch.get_loops(epilogue)
+    sch.unroll(row)
+    sch.vectorize(column)
+    sch.set_scope(block, 0, "local")
+    sch.reverse_compute_at(epilogue, io)
+    sch.unroll(ii)
+    sch.decompose_reduction(block, k)
 
 
 @wrong("fused_gelu.3", "The rows of G")

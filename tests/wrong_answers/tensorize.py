@@ -51,6 +51,25 @@ def dot_product_with_other_names(lanes):
     return dot
 
 
+@right("tensorize.1")
+def dot_product_without_offset_factors(lanes):
+    @T.prim_func(s_tir=True)
+    def description(
+        A: T.Buffer((4,), "uint8"),
+        B: T.Buffer((lanes, 4), "int8"),
+        C: T.Buffer((lanes,), "int32", scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4])
+            T.writes(C[0:lanes])
+            for i, k in T.grid(lanes, 4):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    return description
+
+
 @wrong("tensorize.1", "none is a reduction")
 def dot_product_without_a_reduction(lanes):
     @T.prim_func(s_tir=True)
@@ -257,10 +276,11 @@ def pack_but(
     order=("panel", "ko", "column", "four"),
     parallel=True,
     inside=False,
+    scope="global",
 ):
     """The reference, with one thing changed."""
     block = sch.get_sblock("C")
-    copy = sch.cache_read(block, buffer, "global")
+    copy = sch.cache_read(block, buffer, scope)
     if layout is not None:
         sch.transform_layout(block, ("read", buffer), layout(columns))
     if inside:
@@ -322,6 +342,11 @@ def pack_and_vectorize_the_product(sch, columns):
     *_, lane, four = sch.get_loops(sch.get_sblock("C"))
     sch.reorder(four, lane)
     sch.vectorize(lane)
+
+
+@wrong("tensorize.2", 'is in scope "local"')
+def pack_into_registers(sch, columns):
+    pack_but(sch, columns, scope="local")
 
 
 @wrong("tensorize.2", "transform_layout is missing")

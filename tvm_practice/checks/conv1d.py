@@ -29,7 +29,74 @@ def function_of(tensors, call: str):
         raise Wrong(f"{call} should return the list [D, W, C]; it returned {tensors!r:.80}.")
     if not all(isinstance(tensor, te.Tensor) for tensor in tensors):
         raise Wrong(f"{call} should return three te.Tensors; it returned {tensors!r:.80}.")
-    return te.create_prim_func(list(tensors))
+    _assert_no_where(tensors[2])
+    function = te.create_prim_func(list(tensors))
+    if outside := _read_for_select(function):
+        raise Wrong(
+            f"{call} reads {outside} where there is no such element: tirx.Select computes both of "
+            "its values and then takes one (and TVM drops a min or max that its condition makes "
+            "needless). tirx.if_then_else computes only the one it takes."
+        )
+    return function
+
+
+def _assert_no_where(tensor) -> None:
+    """te.create_prim_func drops the condition of a sum without a word."""
+    from tvm import te, tirx
+
+    if not isinstance(tensor.op, te.ComputeOp):
+        return
+    for expression in tensor.op.body:
+        if isinstance(expression, tirx.Reduce) and str(expression.condition) not in ALWAYS:
+            raise Wrong(
+                f"The sum of {tensor.name} has a condition, where=, which TVM leaves out when it "
+                "makes a program of it: every term is added. A condition belongs into the term, "
+                "as tirx.if_then_else."
+            )
+    for source in tensor.op.input_tensors:
+        _assert_no_where(source)
+
+
+ALWAYS = ("True", "1", "T.bool(True)")
+
+
+def _read_for_select(function) -> str:
+    """A read that a tirx.Select does not keep from going outside of its buffer; "" if none."""
+    import tvm_ffi
+    from tvm import ir, s_tir, tirx
+    from tvm.sym import Analyzer
+
+    analyzer, found = Analyzer(), []
+
+    def look(node, chosen: bool) -> None:
+        if isinstance(node, ir.TensorLoad) and chosen:
+            for index, size in zip(node.indices, node.source.shape, strict=True):
+                if not (analyzer.can_prove(index >= 0) and analyzer.can_prove(index < size)):
+                    indices = ", ".join(str(one).replace("v_", "") for one in node.indices)
+                    found.append(f"{node.source.name}[{indices}]")
+        if isinstance(node, ir.Call) and getattr(node.op, "name", "").endswith("if_then_else"):
+            condition, then, otherwise = node.args
+            look(condition, chosen)
+            for scope, branch in ((condition, then), (tirx.Not(condition), otherwise)):
+                with analyzer.constraint_scope(scope):
+                    look(branch, chosen)
+            return
+        inner = chosen or isinstance(node, tirx.Select)
+        for name in ("a", "b", "value", "condition", "true_value", "false_value"):
+            if isinstance(child := getattr(node, name, None), tvm_ffi.Object):
+                look(child, inner)
+        for name in ("args", "indices"):
+            for child in getattr(node, name, ()):
+                look(child, inner)
+
+    def block(realize) -> None:
+        for axis in realize.block.iter_vars:
+            analyzer.bind(axis.var, ir.Range(0, axis.dom.extent))
+        if isinstance(realize.block.body, tirx.BufferStore):
+            look(realize.block.body.value, False)
+
+    tvm_ffi.structural_walk(function.body, (s_tir.SBlockRealize, block))
+    return next(iter(found), "")
 
 
 def assert_convolves(module, trial: Trial, M: int, N: int) -> None:
@@ -297,7 +364,7 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
     )
     if copy is None:
         raise Wrong(f"Nothing copies {block.stores_to} out of the registers.")
-    k, last_k = block.axes.index("R"), len(block.axes) - 1 - block.axes[::-1].index("R")
+    k = block.axes.index("R")
     shared = sum(one is other for one, other in zip(block.loops, copy.loops, strict=False))
     if shared == 0:
         raise Wrong(
@@ -332,12 +399,21 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
             f"The copy's loop over vectors is {own[0][1]}. {block.stores_to} with a variable index "
             "has no register; unroll it."
         )
-    if block.loops[last_k + 1].kind != "unrolled":
-        raise Wrong(
-            f"Loop {block.loops[last_k + 1].name}, over the vectors of a tile, is "
-            f"{block.loops[last_k + 1].kind}: a sum with a variable index has no register. Unroll "
-            "it."
-        )
+    # iv may stand among the unrolled loops of k: unrolled, they are one piece of code.
+    inner = list(zip(block.loops, block.axes, strict=True))[k:]
+    for loop in [loop for loop, axis in inner if axis == "S"][:-1]:
+        if loop.kind != "unrolled":
+            raise Wrong(
+                f"Loop {loop.name}, over the vectors of a tile, is {loop.kind}: a sum with a "
+                "variable index has no register. Unroll it."
+            )
+        within = block.loops[block.loops.index(loop) + 1 :]
+        if serial := [one.name for one in within if one.kind == "serial"]:
+            raise Wrong(
+                f"Loop {loop.name}, over the vectors of a tile, stands outside of {serial[0]}: one "
+                "vector of sums is finished before the next is begun, and each multiply-add waits "
+                "for the one before. Only unrolled loops may stand inside of it."
+            )
     zero = after.block("T_init")
     if zero is None:
         raise Wrong("The zeroing is gone: every sum starts from what the register held.")

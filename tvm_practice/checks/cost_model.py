@@ -4,7 +4,8 @@ as often as they should, a batch that is greedy but for epsilon."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,9 @@ def train_ranker(body: Callable, trial: Trial) -> None:
     seconds = 1e-4 * np.exp(1.5 * features[:, 0] - features[:, 1] + (features[:, 2] > 0.5))
     shown, hidden = slice(0, ROWS), slice(ROWS, None)
     call = f"train_ranker(...) with {ROWS} candidates"
-    model = trial.call(body, features[shown], seconds[shown], trial.seed)
+    groups: list[list[int]] = []
+    with _noting_groups(groups):
+        model = trial.call(body, features[shown], seconds[shown], trial.seed)
     if not isinstance(model, xgboost.Booster):
         raise Wrong(
             f"{call} returned {_kind(model)}; expected the model itself, an xgboost.Booster."
@@ -152,6 +155,13 @@ def train_ranker(body: Callable, trial: Trial) -> None:
         )
     scores = model.inplace_predict(features[hidden])
     _assert_ranks(scores, seconds[hidden], call)
+    if several := [sizes for sizes in groups if len(sizes) > 1]:
+        told = ", ".join(map(str, several[0][:4])) + (", ..." if len(several[0]) > 4 else "")
+        raise Wrong(
+            f"{call} trains with {len(several[0])} groups, of {told} rows; expected one. Rows in "
+            "different groups are never compared, and all of these are candidates of one task: "
+            "`table.set_group([len(seconds)])`."
+        )
     booster = learner["gradient_booster"]["tree_train_param"]
     for name in ("max_depth", "eta"):
         if not np.isclose(float(booster[name]), lesson.PARAMETERS[name]):
@@ -159,6 +169,25 @@ def train_ranker(body: Callable, trial: Trial) -> None:
                 f"The model of {call} was trained with {name} = {float(booster[name]):g}; expected "
                 f"{lesson.PARAMETERS[name]}, from PARAMETERS."
             )
+
+
+@contextmanager
+def _noting_groups(groups: list[list[int]]) -> Iterator[None]:
+    """Write down the sizes of the groups that any booster is trained with. A model keeps no trace
+    of them."""
+    update = xgboost.Booster.update
+
+    def noting(self, dtrain, *arguments, **named):
+        sizes = np.diff(dtrain.get_uint_info("group_ptr").astype(int)).tolist()
+        if sizes not in groups:
+            groups.append(sizes)
+        return update(self, dtrain, *arguments, **named)
+
+    xgboost.Booster.update = noting
+    try:
+        yield
+    finally:
+        xgboost.Booster.update = update
 
 
 def _assert_ranks(scores: np.ndarray, seconds: np.ndarray, call: str) -> None:
@@ -221,14 +250,45 @@ def anneal_step(body: Callable, trial: Trial) -> None:
         )
     if not moved.any():
         raise Wrong("anneal_step(...) returned all candidates as they were; no walk took a step.")
+    _assert_any_knob(walks[0], starts)
+    _assert_draws_from_rng(body, trial, starts, before, predict)
     _assert_rates(body, trial)
 
 
-def _step(body, trial: Trial, starts, scores, predict, temperature: float):
+def _assert_any_knob(candidates: np.ndarray, starts: np.ndarray) -> None:
+    """`mutate` gives any knob any other setting, and with so many walks all of that is seen."""
+    by = (candidates - starts) % lesson.SHAPE
+    names = list(lesson.KNOBS)
+    if still := [name for n, name in enumerate(names) if not by[:, n].any()]:
+        changed = ", ".join(name for name in names if name not in still)
+        raise Wrong(
+            f"In {MANY} walks, anneal_step(...) only ever changed {changed}, never "
+            f"{', '.join(still)}. A step may change any knob: propose it with `mutate`."
+        )
+    for n, name in enumerate(names):
+        if len(set(by[:, n])) < lesson.SHAPE[n]:
+            raise Wrong(
+                f"In {MANY} walks, anneal_step(...) never took some of the steps that change "
+                f"{name}. A step may give a knob any other setting: propose it with `mutate`."
+            )
+
+
+def _assert_draws_from_rng(body, trial: Trial, starts, scores, predict) -> None:
+    seed = int(trial.rng.integers(1 << 30))
+    one, same = (_step(body, trial, starts, scores, predict, 1.0, seed) for _ in range(2))
+    if not np.array_equal(one[0], same[0]):
+        raise Wrong(
+            "anneal_step(...) was called twice with the same arguments, `rng` in the same state, "
+            "and took other steps. It draws from somewhere else, such as np.random; with draws "
+            "from `rng` alone a search can be repeated."
+        )
+
+
+def _step(body, trial: Trial, starts, scores, predict, temperature: float, seed: int | None = None):
     given = starts.copy(), scores.copy()
-    rng = np.random.default_rng(trial.rng.integers(1 << 30))
+    rng = np.random.default_rng(trial.rng.integers(1 << 30) if seed is None else seed)
     got = trial.call(body, starts, scores, predict, temperature, rng)
-    if not (isinstance(got, tuple) and len(got) == 2):
+    if not (isinstance(got, tuple | list) and len(got) == 2):
         raise Wrong(
             f"anneal_step(...) returned {_kind(got)}; expected two arrays: where the walks stand "
             "now, and the scores there."
@@ -291,6 +351,12 @@ def _assert_rates(body, trial: Trial) -> None:
             f"anneal_step(...) takes only {better:.0%} of the steps that improve the score; "
             "expected all of them. (The probability is 1 wherever the change is not negative.)"
         )
+    if 0 < several[0] < 1 and len(set(several)) == 1:
+        raise Wrong(
+            f"In {len(several)} calls of anneal_step(...), each with an `rng` of its own, the very "
+            "same number of walks took a step that makes the score worse: the draws are the same "
+            "in every call. Draw from `rng`."
+        )
     _assert_rate(np.mean(several), rate)
 
 
@@ -325,7 +391,8 @@ def _assert_rate(got: float, rate: Callable[[float, float], float]) -> None:
 
 # ------------------------------------------------------------------------------------- cost_model.4
 
-SIZE = 16
+SIZE = 11  # not the lesson's BATCH
+FREE = 14  # candidates that are left near the end of a search
 
 
 @check(
@@ -363,12 +430,22 @@ def choose_batch(body: Callable, trial: Trial) -> None:
             "random_batch."
         )
     _assert_fills_up(body, trial)
+    _assert_finds_the_last(body, trial)
+    batches = [_batch(body, trial, found, scores, measured, 0.25, seed=5) for _ in range(2)]
+    if batches[0] != batches[1]:
+        raise Wrong(
+            "choose_batch(...) was called twice with the same arguments, `rng` in the same state, "
+            "and chose other candidates. It draws from somewhere else, such as np.random; with "
+            "draws from `rng` alone a search can be repeated."
+        )
 
 
-def _batch(body, trial: Trial, found, scores, measured, epsilon: float) -> list[int]:
+def _batch(
+    body, trial: Trial, found, scores, measured, epsilon: float, seed: int | None = None
+) -> list[int]:
     call = f"choose_batch(..., size={SIZE}, epsilon={epsilon:g}, ...)"
     known = set(measured)
-    rng = np.random.default_rng(trial.rng.integers(1 << 30))
+    rng = np.random.default_rng(trial.rng.integers(1 << 30) if seed is None else seed)
     got = trial.call(body, found, scores, measured, SIZE, epsilon, rng)
     if not isinstance(got, list | np.ndarray | tuple):
         raise Wrong(f"{call} returned {_kind(got)}; expected a list of candidate numbers.")
@@ -384,6 +461,13 @@ def _batch(body, trial: Trial, found, scores, measured, epsilon: float) -> list[
             "it again would teach the model nothing."
         )
     if twice := [one for one in batch if batch.count(one) > 1]:
+        best = batch[: SIZE - round(epsilon * SIZE)]
+        if len(set(best)) == len(best):
+            raise Wrong(
+                f"A random place of {call} went to candidate {twice[0]}, which is in the batch "
+                "already. What the batch holds is to be left out of the draw, as what is measured: "
+                "`measured | set(batch)`."
+            )
         raise Wrong(
             f"The batch of {call} holds candidate {twice[0]} {batch.count(twice[0])} times. A "
             "search comes across the same candidate often; each may be in a batch once."
@@ -396,6 +480,8 @@ def _assert_greedy(batch, fresh, greedy: int, scored, call: str) -> None:
         reason = ""
         if len(batch) == greedy:
             reason = f" The {SIZE - greedy} random places are missing."
+        elif len(batch) in (lesson.BATCH, greedy + lesson.BATCH):
+            reason = f" {lesson.BATCH} is BATCH; how many are wanted is `size`, which may be less."
         raise Wrong(f"{call} returned {len(batch)} candidates; expected {SIZE}.{reason}")
     if batch[:greedy] == fresh[:greedy]:
         if greedy < SIZE and batch == fresh[:SIZE]:
@@ -434,3 +520,29 @@ def _assert_fills_up(body, trial: Trial) -> None:
             f"size={SIZE}, ...) returned {len(batch)}; expected {SIZE}. Random candidates fill the "
             "places that `found` cannot."
         )
+
+
+def _assert_finds_the_last(body, trial: Trial) -> None:
+    """Near the end of a search few candidates are free, and random numbers mostly hit others."""
+    epsilon, greedy = 0.25, SIZE - round(0.25 * SIZE)
+    for _ in range(4):
+        free = [int(one) for one in trial.rng.permutation(lesson.COUNT)[:FREE]]
+        measured = set(range(lesson.COUNT)) - set(free)
+        ranked = free[: greedy + 2]
+        others = trial.rng.choice(sorted(measured), size=20)
+        found = trial.rng.permutation([*ranked, *ranked, *others])
+        scored = {**{int(one): 0.5 for one in others}, **{one: -n for n, one in enumerate(ranked)}}
+        scores = np.array([scored[int(one)] for one in found], float)
+        batch = _batch(body, trial, found, scores, measured, epsilon)
+        call = f"choose_batch(..., size={SIZE}, epsilon={epsilon:g}, ...)"
+        if len(batch) != SIZE:
+            raise Wrong(
+                f"With only {FREE} candidates left that are not measured, {call} returned "
+                f"{len(batch)}; expected {SIZE}. Draw the random ones from what is still free, as "
+                "random_batch does: random numbers would mostly be measured ones."
+            )
+        if batch[:greedy] != ranked[:greedy]:
+            raise Wrong(
+                f"With only {FREE} candidates left that are not measured, {call} did not put the "
+                f"{greedy} best-ranked of them first."
+            )

@@ -97,6 +97,11 @@ def _polynomial(coefficients, x: np.ndarray) -> np.ndarray:
 
 def _why_not_tanh(x: np.ndarray, got: np.ndarray) -> str:
     """The sentence for a slip that gives these numbers."""
+    if (got == got[0]).all():
+        return (
+            f" It is {got[0]:.6g} for every x. Are min and max exchanged? The smaller of x and "
+            "LIMIT is never above LIMIT; the larger of that and -LIMIT is never below -LIMIT."
+        )
     x = x.astype("float64")
     p, q = (_polynomial(known, x * x) for known in (lesson.P, lesson.Q))
     slips = [
@@ -149,6 +154,11 @@ def assert_computes(
         (activation(c) + bias, "The bias comes before the activation, not after it."),
         (c + bias, "Is the activation missing?"),
         (activation(c - bias), "The bias is to be added."),
+        (
+            activation(c + K * bias),
+            "The bias stands inside of the sum, and is added for every k. It belongs into G's "
+            "rule, where it is added once.",
+        ),
     ]
     if M == N:
         by_rows = activation(c + bias[:, None])
@@ -181,7 +191,14 @@ def expression(body: Callable, trial: Trial) -> None:
         call = f"expression({M}, {N}, {K}, {name})"
         tensors = trial.call(body, M, N, K, activation)
         if not isinstance(tensors, (list, tuple)) or len(tensors) != 4:
-            raise Wrong(f"{call} should return the list [A, B, bias, G].")
+            raise Wrong(
+                f"{call} should return the list [A, B, bias, G]; it returned {tensors!r:.80}."
+            )
+        if not all(isinstance(tensor, te.Tensor) for tensor in tensors):
+            kinds = ", ".join(type(tensor).__name__ for tensor in tensors)
+            raise Wrong(
+                f"{call} should return four te.Tensors, [A, B, bias, G]; it returned {kinds}."
+            )
         shapes = [tuple(int(extent) for extent in tensor.shape) for tensor in tensors]
         if shapes != [(M, K), (K, N), (N,), (M, N)]:
             raise Wrong(
@@ -240,7 +257,7 @@ def fuse(body: Callable, trial: Trial) -> None:
     for (M, N, K, rows, columns), (activation, numbers) in zip(_sizes(), activations, strict=True):
         sch = Schedule(te.create_prim_func(body_of("fused_gelu.2")(M, N, K, activation)))
         lesson.ladder(sch, rows, columns)
-        before = loop_nest(sch.mod)
+        before, steps = loop_nest(sch.mod), len(sch.trace.insts)
         trial.call(body, sch)
         after = loop_nest(sch.mod)
         trial.show(after, before)
@@ -249,11 +266,12 @@ def fuse(body: Callable, trial: Trial) -> None:
                 "fuse(sch) ran, but the loop nest is what it was before. Each primitive changes "
                 "sch itself; was any called?"
             )
-        _assert_fused(after)
+        _assert_fused(after, [step.kind.name for step in sch.trace.insts][steps:])
         assert_computes(sch.mod, trial, M, N, K, numbers)
 
 
-def _assert_fused(after: LoopNest) -> None:
+def _assert_fused(after: LoopNest, steps: list[str]) -> None:
+    """steps: the primitives that were called, by TVM's names."""
     product, epilogue = after.computing("C"), after.block("G")
     if product is None or epilogue is None:
         names = ", ".join(block.name for block in after.blocks)
@@ -287,6 +305,13 @@ def _assert_fused(after: LoopNest) -> None:
         raise Wrong(
             "The zeroing `if k == 0` is still tested for every k. decompose_reduction(block, k) "
             "makes it a loop nest of its own."
+        )
+    moved = steps.index("ReverseComputeAt") if "ReverseComputeAt" in steps else len(steps)
+    if "Vectorize" in steps[:moved] and epilogue.loops[-1].kind == "serial":
+        raise Wrong(
+            f"The columns of G (loop {epilogue.loops[-1].name}) are serial: vectorize was called "
+            "before reverse_compute_at, which gives G new loops, without kinds. Move G first; then "
+            "ask for its loops, and set their kinds."
         )
     _assert_kinds(product, epilogue, after.block("C_init"), k)
 

@@ -261,6 +261,13 @@ def pack(body: Callable, trial: Trial) -> None:
             raise Wrong(
                 f"{packed} has shape {shape}; expected {wanted}: panel, k // 4, column, k % 4."
             )
+        scope = next(scope for name, _, scope in after.buffers if name == packed)
+        if scope not in ("", "global"):
+            raise Wrong(
+                f'{packed} is in scope "{scope}"; expected "global". All of B packed is far too '
+                "much for registers, it lies in memory; and the instruction's B is described as "
+                "memory, so that tensorize would not find it here."
+            )
         assert_multiplies(sch, trial, M, N, K)
         _assert_kept(before.block("C"), product, len(product.loops))
         _assert_woven(sch, packed, columns)
