@@ -20,7 +20,7 @@ IDS = list(catalogue())
 
 
 def test_the_five_phases_declare_their_exercises_in_order() -> None:
-    expected = {"1": 4, "2": 5, "3": 3, "4": 3, "5": 4}
+    expected = {"1": 4, "2": 9, "3": 3, "4": 3, "5": 4}
     of_phases = [known for known in IDS if catalogue()[known].lesson in PHASES]
     assert of_phases == [
         f"{phase}.{n}" for phase, count in expected.items() for n in range(1, count + 1)

@@ -23,6 +23,8 @@ import click
 
 from tvm_practice.common import show, target, timing, worker
 from tvm_practice.common.exercise import (
+    CPU,
+    GPU,
     LABS,
     LEARNER,
     LESSONS,
@@ -64,6 +66,11 @@ class Options:
     seed: int
     size: tuple[int, int, int] | None
     trials: int | None
+
+    @property
+    def kind(self) -> str:
+        """Which exercises a lesson takes up, and which part of its experiments it runs."""
+        return CPU if self.target == "cpu" else GPU
 
 
 @dataclass
@@ -129,13 +136,16 @@ class Session:
             show.heading(f"{exercise_id}  {known.title}", outcome.state)
             self._tell(outcome)
             if outcome.state != "right":
+                yours = "yours to write" if outcome.state == "todo" else "not right yet"
                 show.line(
-                    f"  {known.place}: yours to write (--hint {exercise_id} helps). The reference "
-                    "stands in:",
+                    f"  {known.place}: {yours} (--hint {exercise_id} helps). The reference stands "
+                    "in.",
                     "dim",
                 )
         for before, after in shown.nests:
-            show.nest(after, before)
+            # Where the program itself is the answer, it is not shown before it is found.
+            if before is not None or whose == LEARNER or self.options.solutions:
+                show.nest(after, before)
         return whose
 
     def _tell(self, outcome: Any) -> None:
@@ -172,6 +182,8 @@ class Session:
             )
         for name, reason in measured.failed.items():
             show.line(f"  {name} was not measured: {reason}", "yellow")
+        if disturbance := measured.disturbance():
+            show.line(disturbance, "yellow")
         return measured
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
@@ -234,7 +246,7 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
             kind = f"Phase {PHASES.index(lesson) + 1}" if lesson in PHASES else "Lab"
             show.title(f"{kind}  {TITLES[lesson]}", lesson_file(lesson))
             try:
-                importlib.import_module(f"tvm_practice.experiments.{lesson}").run(session)
+                _experiments(session)
             except worker.WorkerFailed as error:
                 if "BrokenLesson" not in str(error):
                     raise
@@ -258,6 +270,18 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     return ANSWER_WRONG if wrong else NOTHING_WRONG
 
 
+def _experiments(session: Session) -> None:
+    """Run what a lesson shows on the kind of target that was asked for, if it has a part for it."""
+    module = importlib.import_module(f"tvm_practice.experiments.{session.lesson}")
+    part = {CPU: "run", GPU: "run_gpu"}[session.options.kind]
+    if hasattr(module, part):
+        getattr(module, part)(session)
+        return
+    other = "--target cuda-sim runs it on any machine" if part == "run" else "--target cpu runs it"
+    show.line(f"This lesson has no part for --target {session.options.target}; {other}.")
+    session.headline = f"nothing for --target {session.options.target}"
+
+
 def _introduce(options: Options) -> dict[str, Any]:
     """Say what runs and on what; every figure below is to be read with it."""
     with show.waiting("starting TVM ..."):
@@ -273,8 +297,7 @@ def _introduce(options: Options) -> dict[str, Any]:
     if machine["busy_cores"] > 0.25:
         show.line(
             f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures "
-            "will "
-            "be lower than they could be, and verdicts less certain.",
+            "will be lower than they could be, and verdicts less certain.",
             "yellow",
         )
     return machine
@@ -284,7 +307,7 @@ def _summary(sessions: Sequence[Session]) -> None:
     show.title("Summary")
     rows = []
     for session in sessions:
-        exercises = exercises_of(session.lesson)
+        exercises = exercises_of(session.lesson, session.options.kind)
         done = session.count("right")
         wrong = session.count("wrong")
         state = "references" if session.options.solutions else f"{done} of {len(exercises)}"
@@ -367,6 +390,7 @@ _OPTIONS = (
     click.option(
         "--size",
         type=_Size(),
+        metavar="N|MxNxK",
         help="Size of the matmul in phases 2, 3, 5 and the labs fused_gelu, tensorize.",
     ),
     click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
@@ -388,6 +412,8 @@ def _run(
 ) -> int:
     if hint is not None:
         return _hint(hint, more)
+    if more:
+        return _refuse("--more goes with --hint ID.")
     seed = seed if seed is not None else secrets.randbelow(1 << 31)
     return run_lessons([*lessons, *(LABS if labs else ())], Options(seed=seed, **given))
 

@@ -1,7 +1,8 @@
 """Phase 2: schedules, or how to say HOW to compute it.
 
-    python -m tvm_practice.manual_schedule             run this lesson
-    python -m tvm_practice.manual_schedule --hint 2.1  a nudge, when you are stuck
+    python -m tvm_practice.manual_schedule                    run this lesson
+    python -m tvm_practice.manual_schedule --hint 2.1         a nudge, when you are stuck
+    python -m tvm_practice.manual_schedule --target cuda-sim  the second half, for GPUs
 
 A tensor expression says what C[i, j] is. It leaves open in which order the elements are computed,
 by how many threads, how many at a time, and where intermediate values are kept. A schedule decides
@@ -27,14 +28,16 @@ wrong (2.5 meets the one exception of this phase), and you may try anything.
 Loop numbers in TVM's names: splitting i gives i_0 (outer) and i_1 (inner). The prose below calls
 them io and ii.
 
-The five exercises are one ladder. Each step starts where the one before ended, and the phase times
-every rung.
+The first five exercises are one ladder. Each step starts where the one before ended, and the phase
+times every rung. The last four are a ladder of the same product for a GPU, which need not be there.
 """
+
+from dataclasses import dataclass
 
 from tvm import te
 from tvm.s_tir import Schedule
 
-from tvm_practice.common.exercise import exercise
+from tvm_practice.common.exercise import GPU, exercise
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.target import register_tile as register_tile_of_this_cpu
 from tvm_practice.common.target import slabs_for, threads, vector_unit
@@ -374,3 +377,259 @@ def climb(sch: Schedule, exercise_id: str, step, rows: int = ROWS, columns: int 
 
 # When you run this file, it draws the order in which A, B and C are touched, untiled and tiled.
 # Before you look: why does tiling help the cache, when it does exactly the same multiplications?
+
+
+# ------------------------------------------------------------------------------------- on a GPU
+#
+# The second half of this lesson schedules the same product for a GPU. It needs none:
+#
+#     python -m tvm_practice.manual_schedule --target cuda-sim
+#
+# executes the CUDA code that TVM makes on the CPU, thread by thread, finds what is wrong with it,
+# and computes what can be computed. With a GPU, --target cuda runs and times it.
+#
+# A GPU runs thousands of threads at once, in groups of two sizes:
+#
+#   - A block of threads (up to 1024) runs on one of the GPU's processors (a V100 has 80), and has
+#     some fast memory there that all of its threads see, the shared memory (48 KiB). A kernel, the
+#     function that a GPU runs, is started with a grid of blocks. Blocks cannot wait for each other.
+#   - 32 threads of a block with neighbouring numbers are a warp. They execute each instruction
+#     together, and when it is a load, their 32 addresses go to memory as one request.
+#
+# A loop becomes threads by `sch.bind(loop, axis)`: axis is "blockIdx.x", ".y", ".z" for the blocks
+# of the grid, "threadIdx.x", ".y", ".z" for the threads of a block. Iterations of a bound loop run
+# at the same time, in no order. The worked example is the vector addition again: a thread for each
+# element.
+
+
+def bind_vector_add(sch: Schedule, threads: int) -> None:
+    """One thread for each element of the vector addition, in blocks of `threads` threads."""
+    (i,) = sch.get_loops(sch.get_sblock("C"))
+    io, ii = sch.split(i, [None, threads])
+    sch.bind(io, "blockIdx.x")
+    sch.bind(ii, "threadIdx.x")
+
+
+# ------------------------------------------------------------------------ 2.6 blocks and threads
+#
+# The product needs a grid of two dimensions. Blocks take tiles of C, the threads of a block the
+# elements of its tile; or a small tile each, `each` rows by columns, which step 2.8 will be about.
+# Until then it is 1 x 1.
+#
+#     for by, bx:                                 which block: a tile of C
+#         for ty, tx:                             which thread of it
+#             for k:
+#                 for yi, xi:                     the thread's own elements
+#
+# Two things to get right. The loops outside of k are all bound: TVM makes a kernel of the bound
+# loops, and a function without any becomes a function for the CPU, without a word. And threadIdx.x
+# counts fastest: the 32 threads of a warp have neighbouring x. So x belongs to the columns, where
+# neighbours lie side by side in B and C. Were it the rows, the 32 addresses of a request would be a
+# row apart, and memory, which moves 32 bytes at a time, would move eight times what is asked for.
+
+
+@exercise("2.6", "Bind blocks and threads", target=GPU)
+def bind(sch: Schedule, threads: tuple[int, int], each: tuple[int, int]) -> None:
+    """Split i and j for blocks, threads and the elements of a thread, and bind them.
+
+    sch: the matmul with its default loops i, j, k around the block "C". threads: how many threads a
+    block has along i (threadIdx.y) and along j (threadIdx.x). each: how many rows and columns of C
+    a thread computes. The loops are to be by, bx, ty, tx (bound), k, yi, xi.
+    """
+    # TODO(2.6): about 8 lines.
+    raise NotImplementedError("2.6 bind")
+
+
+# Before the next step, one that you have taken already, in 2.4: each thread adds up its elements in
+# a register of its own, and stores them at the end.
+
+
+def add_up_in_registers(sch: Schedule) -> None:
+    """Accumulate in a "local" buffer within each thread. sch: as 2.6 leaves it."""
+    block = sch.get_sblock("C")
+    *_, tx, _, _, _ = sch.get_loops(block)
+    sch.reverse_compute_at(sch.cache_write(block, 0, "local"), tx)
+
+
+# ------------------------------------------------------------------------- 2.7 shared-memory tiles
+#
+# Each element of A is read by every thread of its row, N times in all, and each time from global
+# memory: 8 bytes for every multiplication. A block of 16 x 16 threads reads the same 16 rows of A
+# and 16 columns of B, each element 16 times. It should fetch them once, together, into its shared
+# memory, a piece of `depth` along k at a time:
+#
+#     for ko:
+#         A_shared = A[tile of rows, depth]       each thread copies a few elements
+#         B_shared = B[depth, tile of columns]
+#         for ki in range(depth): ...             reads A_shared and B_shared
+#
+#   - `copy = sch.cache_read(block, number, "shared")` makes the copy (A is number 0, B number 1), a
+#     block of its own; `sch.compute_at(copy, ko)` puts it where a piece is needed. It has two loops
+#     of its own there, over the rows and columns of the piece, and these are in no thread's charge
+#     yet: every thread would copy everything.
+#   - So the copy is shared out: fuse its two loops to one, and split that again into rounds, the
+#     threads along y, the threads along x, and `width` neighbours that a thread copies at once (a
+#     GPU loads up to 16 bytes, 4 floats, with one instruction, if they are vectorized). Bind the
+#     middle two to the same axes as before.
+#
+# No thread may read the piece before all have copied their part, and none may fetch the next one
+# before all have read this one. TVM puts the two barriers there, __syncthreads in CUDA, because it
+# knows who writes and who reads "shared" memory. The simulator checks that they suffice.
+
+
+@exercise("2.7", "Fetch tiles into shared memory", target=GPU)
+def share(sch: Schedule, depth: int, width: int) -> None:
+    """Split k by `depth`, and copy a piece of A and of B to shared memory for each ko, the threads
+    of a block together, `width` neighbouring elements each at a time.
+
+    sch: as `add_up_in_registers` leaves it, loops by, bx, ty, tx, k, yi, xi around the block "C".
+    """
+    # TODO(2.7): about 10 lines.
+    raise NotImplementedError("2.7 share")
+
+
+# ------------------------------------------------------------------------------- 2.8 register tiles
+#
+# Now shared memory is what limits: it delivers a word to each of 32 threads in a cycle, and a
+# processor of a V100 multiplies and adds 64 numbers in that time. With one element of C for each
+# thread, there are two loads for one multiplication. It is the CPU's step 2.4 again: a thread that
+# has a tile of 4 x 4 elements loads 4 elements of A and 4 of B for 16 multiplications, if it keeps
+# all of them in registers. This step is taken on the loops of 2.6 and 2.7 with `each` = (4, 4).
+#
+#   - the elements of A and B: `cache_read(block, number, "local")` makes a copy of what the block
+#     reads (A_shared is number 0, B_shared 1), moved by compute_at into ki;
+#   - a register has no address here either: unroll ki, yi, xi, the loops of A's copy, and the outer
+#     of the two loops of the block "C_local" that stores the tile. But where neighbours in memory
+#     go to neighbours in registers, vectorize: the innermost loop of B's copy, and of the one that
+#     stores C, for 16 bytes with one instruction;
+#   - last, decompose_reduction at ko: the zeroing before the pieces.
+
+
+@exercise("2.8", "Keep a tile for each thread in registers", target=GPU)
+def thread_tile(sch: Schedule) -> None:
+    """Multiply from "local" copies of what a thread reads, all of its loops unrolled.
+
+    sch: as 2.7 leaves it, loops by, bx, ty, tx, ko, ki, yi, xi around the block "C", which reads
+    A_shared and B_shared and adds to C_local; the block "C_local" stores the tile to C.
+    """
+    # TODO(2.8): about 10 lines.
+    raise NotImplementedError("2.8 thread_tile")
+
+
+# ----------------------------------------------------------------------------------- 2.9 pipelining
+#
+# Between two pieces everybody waits: the loads of a piece are under way for hundreds of cycles
+# before the first can be stored to shared memory, and no multiplication can start before. The next
+# piece should be on its way while this one is multiplied. Each round then does
+#
+#     load     the next piece, global memory to registers
+#     multiply this piece
+#     store    the next piece, registers to shared memory, once all threads have multiplied
+#
+# The load must be a block of its own for that. This worked step makes it one: it fetches through
+# registers, and leaves five blocks under ko: A loaded, A stored, B loaded, B stored, multiplied.
+
+
+def fetch_through_registers(sch: Schedule, width: int) -> None:
+    """Copy the pieces of A and B to registers first, then to shared memory. sch: as 2.8 leaves
+    it."""
+    *_, ty, tx, ko, _, _, _ = sch.get_loops(sch.get_sblock("C_update"))
+    rows, columns = (int(sch.get(loop).extent) for loop in (ty, tx))
+    for shared in ("A_shared", "B_shared"):
+        load = sch.cache_read(sch.get_sblock(shared), 0, "local")
+        sch.compute_at(load, ko)
+        piece = sch.fuse(*sch.get_loops(load)[-2:])
+        _, y, x, lane = sch.split(piece, [None, rows, columns, width])
+        sch.bind(y, "threadIdx.y")
+        sch.bind(x, "threadIdx.x")
+        sch.vectorize(lane)
+
+
+# One more thing, which step 2.8 left. Shared memory lies in 32 banks, word n in bank n % 32, and a
+# bank delivers one word at a time. In a warp of 16 x 2 threads, two rows of threads read A_shared,
+# 4 rows of a piece apart: 4 * 16 = 64 words, the same bank. So each such load takes two rounds.
+# Rows of 20 words instead of 16 put the second row of threads 80 words on, in another bank.
+
+
+def spread_rows(sch: Schedule, depth: int) -> None:
+    """Let the rows of A_shared lie depth + 4 words apart, so that two of them share no bank."""
+    sch.storage_align(sch.get_sblock("A_shared"), 0, axis=0, factor=32, offset=depth + 4)
+
+
+# Two annotations of the loop ko ask TVM for a pipeline; each has a number for every block under ko,
+# in the order in which they stand there:
+#
+#   - "software_pipeline_stage": the round in which the block works on a piece, 0 or 1. What has
+#     stage 0 works on piece ko while what has stage 1 works on piece ko - 1.
+#   - "software_pipeline_order": the position of the block in the new loop's body. Without it, the
+#     store would come before the multiplication, and wait for the load.
+#
+# (Classic TVM had virtual threads for this, and the user of an accelerator still meets them: a loop
+# bound to "vthread" runs as several threads whose steps are interleaved in one, so that one loads
+# while the other computes. On a GPU the warps themselves do that, as far as registers and shared
+# memory leave room for many of them. A pipeline does it within a warp.)
+
+
+@exercise("2.9", "Load the next piece while this one is multiplied", target=GPU)
+def pipeline(sch: Schedule) -> None:
+    """Annotate ko with the stage and the order of its five blocks.
+
+    sch: as `fetch_through_registers` and `spread_rows` leave it: loops by, bx, ty, tx, ko, ki, yi,
+    xi around the block "C_update".
+    """
+    # TODO(2.9): about 3 lines.
+    raise NotImplementedError("2.9 pipeline")
+
+
+GPU_LADDER = {
+    "2.6": "threads",
+    "2.7": "shared memory",
+    "2.8": "registers",
+    "2.9": "pipeline",
+}
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The numbers of the GPU's ladder: the threads of a block, the elements of C that each of them
+    computes (both along i and along j), the depth of a piece, and how many elements a thread copies
+    at once."""
+
+    threads: tuple[int, int]
+    each: tuple[int, int]
+    depth: int
+    width: int
+
+
+# One element for each thread, as the first two steps have it; and the tile of the last two, 64 x 64
+# elements of C for each block.
+ONE_EACH = Tiling(threads=(16, 16), each=(1, 1), depth=16, width=1)
+TILE_EACH = Tiling(threads=(16, 16), each=(4, 4), depth=16, width=4)
+
+
+def fits(tiling: Tiling) -> tuple[int, int, int]:
+    """What M, N and K have to be multiples of: the tile of a block, and the depth of a piece."""
+    rows, columns = (
+        threads * each for threads, each in zip(tiling.threads, tiling.each, strict=True)
+    )
+    return rows, columns, tiling.depth
+
+
+def climb_gpu(sch: Schedule, exercise_id: str, step, tiling: Tiling = TILE_EACH) -> None:
+    """Take one step of the GPU's ladder; `step` is a body of the exercise."""
+    if exercise_id == "2.6":
+        step(sch, tiling.threads, tiling.each)
+        add_up_in_registers(sch)
+    elif exercise_id == "2.7":
+        step(sch, tiling.depth, tiling.width)
+    elif exercise_id == "2.9":
+        fetch_through_registers(sch, tiling.width)
+        spread_rows(sch, tiling.depth)
+        step(sch)
+    else:
+        step(sch)
+
+
+# When you run the lesson for the GPU, it counts what each rung asks of memory. Before you look: how
+# many bytes does the product read from global memory for each multiplication after 2.6, after 2.7,
+# and after 2.8?

@@ -901,3 +901,358 @@ def pack_the_register_tile_too(sch, columns):
 def pack_and_unroll_k(sch, columns):
     pack_but(sch, columns)
     sch.unroll(sch.get_loops(sch.get_sblock("C_update"))[3])
+
+
+# ----------------------------------------------------------------------------------------- 2.6 bind
+
+AXES = ("blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x")
+
+
+def bind_as(sch, threads, each, axes=AXES, order=(0, 1, 2, 3, 4, 5, 6)):
+    """The reference, with other axes or another order of by, bx, ty, tx, k, yi, xi."""
+    i, j, k = loops(sch)
+    by, ty, yi = sch.split(i, [None, threads[0], each[0]])
+    bx, tx, xi = sch.split(j, [None, threads[1], each[1]])
+    seven = (by, bx, ty, tx, k, yi, xi)
+    sch.reorder(*(seven[n] for n in order))
+    for loop, axis in zip((by, bx, ty, tx), axes, strict=True):
+        if axis:
+            sch.bind(loop, axis)
+
+
+@right("2.6")
+def bind_with_two_splits_each(sch, threads, each):
+    i, j, k = loops(sch)
+    by, i = sch.split(i, [None, threads[0] * each[0]])
+    ty, yi = sch.split(i, [threads[0], None])
+    bx, j = sch.split(j, [None, threads[1] * each[1]])
+    tx, xi = sch.split(j, [threads[1], None])
+    sch.reorder(by, bx, ty, tx, k, yi, xi)
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+@right("2.6")
+def bind_before_the_reorder(sch, threads, each):
+    i, j, k = loops(sch)
+    by, ty, yi = sch.split(i, [None, *(pair[0] for pair in (threads, each))])
+    bx, tx, xi = sch.split(j, [None, *(pair[1] for pair in (threads, each))])
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+    sch.reorder(by, bx, ty, tx, k, yi, xi)
+
+
+@wrong("2.6", "and none is bound: TVM would make a function for the CPU")
+def bind_nothing(sch, threads, each):
+    bind_as(sch, threads, each, axes=(None,) * 4)
+
+
+@wrong("2.6", "threadIdx.x runs along i, down a column")
+def bind_x_to_the_rows(sch, threads, each):
+    bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.y"))
+
+
+@wrong("2.6", "blockIdx.x runs along i and blockIdx.y along j")
+def bind_the_blocks_the_other_way(sch, threads, each):
+    bind_as(sch, threads, each, axes=("blockIdx.x", "blockIdx.y", "threadIdx.y", "threadIdx.x"))
+
+
+@wrong("2.6", "nothing is bound to threadIdx.y and threadIdx.x")
+def bind_blocks_alone(sch, threads, each):
+    bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", None, None))
+
+
+@wrong("2.6", "inside of k (also where they are only 1 x 1)")
+def bind_with_k_innermost(sch, threads, each):
+    bind_as(sch, threads, each, order=(0, 1, 2, 3, 5, 6, 4))
+
+
+@wrong("2.6", "Are the two swapped?")
+def bind_with_swapped_threads(sch, threads, each):
+    bind_as(sch, threads[::-1], each)
+
+
+@wrong("2.6", "The list of sch.split goes from the outer extent to the inner")
+def bind_with_the_lists_turned_round(sch, threads, each):
+    i, j, k = loops(sch)
+    by, ty, yi = sch.split(i, [threads[0], None, each[0]])
+    bx, tx, xi = sch.split(j, [threads[1], None, each[1]])
+    sch.reorder(by, bx, ty, tx, k, yi, xi)
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("2.6", "Consecutive elements of a thread lie")
+def bind_with_interleaved_elements(sch, threads, each):
+    i, j, k = loops(sch)
+    by, ty, yi = sch.split(i, [None, threads[0], each[0]])
+    bx, xi, tx = sch.split(j, [None, each[1], threads[1]])
+    sch.reorder(by, bx, ty, tx, k, yi, xi)
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("2.6", "threads at the same time would add to the same element of C")
+def bind_k(sch, threads, each):
+    i, j, k = loops(sch)
+    by, ty, yi = sch.split(i, [None, threads[0], each[0]])
+    bx, xi = sch.split(j, [None, each[1]])
+    ko, tx = sch.split(k, [None, 8])
+    sch.reorder(by, bx, ty, tx, ko, yi, xi)
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+# ---------------------------------------------------------------------------------------- 2.7 share
+
+
+def share_but(
+    sch,
+    depth,
+    width,
+    scope="shared",
+    at="ko",
+    numbers=(0, 1),
+    axes=("threadIdx.y", "threadIdx.x"),
+    vectors=True,
+):
+    """The reference, with one thing changed."""
+    block = sch.get_sblock("C")
+    *_, ty, tx, k, _, _ = loops(sch)
+    rows, columns = sch.get(ty).extent, sch.get(tx).extent
+    ko, ki = sch.split(k, [None, depth])
+    for number in numbers:
+        copy = sch.cache_read(block, number, scope)
+        sch.compute_at(copy, {"ko": ko, "ki": ki, "tx": tx}[at], preserve_unit_loops=True)
+        piece = sch.fuse(*sch.get_loops(copy)[-2:])
+        _, y, x, lane = sch.split(piece, [None, rows, columns, width])
+        for loop, axis in zip((y, x), axes, strict=True):
+            if axis:
+                sch.bind(loop, axis)
+        if vectors:
+            sch.vectorize(lane)
+
+
+@right("2.7")
+def share_b_first(sch, depth, width):
+    share_but(sch, depth, width, numbers=(1, 0))
+
+
+@right("2.7")
+def share_with_three_splits(sch, depth, width):
+    block = sch.get_sblock("C")
+    *_, ty, tx, k, _, _ = loops(sch)
+    rows, columns = int(sch.get(ty).extent), int(sch.get(tx).extent)
+    ko, _ = sch.split(k, factors=[None, depth])
+    for number in (0, 1):
+        copy = sch.cache_read(block, number, "shared")
+        sch.compute_at(copy, ko, preserve_unit_loops=True)
+        first, second = sch.get_loops(copy)[-2:]
+        piece = sch.fuse(first, second)
+        rest, lane = sch.split(piece, [None, width])
+        rest, x = sch.split(rest, [None, columns])
+        _, y = sch.split(rest, [None, rows])
+        sch.vectorize(lane)
+        sch.bind(x, "threadIdx.x")
+        sch.bind(y, "threadIdx.y")
+
+
+@wrong("2.7", "of which each thread has its own: nothing is shared")
+def share_in_registers(sch, depth, width):
+    share_but(sch, depth, width, scope="local")
+
+
+@wrong("2.7", 'is in "global" memory; expected "shared"')
+def share_in_global_memory(sch, depth, width):
+    share_but(sch, depth, width, scope="global")
+
+
+@wrong("2.7", "are bound to no thread: each of the")
+def share_by_every_thread(sch, depth, width):
+    share_but(sch, depth, width, axes=(None, None))
+
+
+@wrong("2.7", "not bound to threadIdx.y: threads that differ only there")
+def share_along_x_alone(sch, depth, width):
+    share_but(sch, depth, width, axes=(None, "threadIdx.x"))
+
+
+@wrong("2.7", "The product still reads B itself")
+def share_a_alone(sch, depth, width):
+    share_but(sch, depth, width, numbers=(0,))
+
+
+@wrong("2.7", "for every single k; it should be once for every piece")
+def share_for_every_k(sch, depth, width):
+    share_but(sch, depth, width, at="ki", vectors=False)
+
+
+@wrong("2.7", "the loop over pieces")
+def share_the_whole_length_of_k(sch, depth, width):
+    share_but(sch, depth, width, at="tx")
+
+
+@wrong("2.7", "is filled one element at a time")
+def share_one_element_at_a_time(sch, depth, width):
+    share_but(sch, depth, width, vectors=False)
+
+
+@wrong("2.7", "k is not split")
+def share_without_pieces(sch, depth, width):
+    for number in (0, 1):
+        sch.compute_at(sch.cache_read(sch.get_sblock("C"), number, "shared"), loops(sch)[3])
+
+
+@wrong("2.7", "but the block has")
+def share_with_other_threads(sch, depth, width):
+    block = sch.get_sblock("C")
+    ko, _ = sch.split(loops(sch)[4], [None, depth])
+    for number in (0, 1):
+        copy = sch.cache_read(block, number, "shared")
+        sch.compute_at(copy, ko)
+        piece = sch.fuse(*sch.get_loops(copy)[-2:])
+        _, y, x, lane = sch.split(piece, [None, 4, 4, width])
+        sch.bind(y, "threadIdx.y")
+        sch.bind(x, "threadIdx.x")
+        sch.vectorize(lane)
+
+
+# ---------------------------------------------------------------------------------- 2.8 thread_tile
+
+
+def thread_tile_but(sch, numbers=(0, 1), at="ki", unroll=True, zero_at="ko", stores=True):
+    """The reference, with one thing changed."""
+    block = sch.get_sblock("C")
+    *_, ko, ki, yi, xi = loops(sch)
+    unrolled = [ki, yi, xi]
+    for number in numbers:
+        read = sch.cache_read(block, number, "local")
+        if at == "ki":  # ko is where cache_read leaves it
+            sch.compute_at(read, ki)
+        unrolled += sch.get_loops(read)[-2:]
+    for loop in unrolled if unroll else ():
+        sch.unroll(loop)
+    if stores:
+        sch.unroll(loops(sch, "C_local")[-2])
+        sch.vectorize(loops(sch, "C_local")[-1])
+    if zero_at:
+        sch.decompose_reduction(block, {"ko": ko, "ki": ki}[zero_at])
+
+
+@right("2.8")
+def thread_tile_reads_b_first(sch):
+    thread_tile_but(sch, numbers=(1, 0))
+
+
+@right("2.8")
+def thread_tile_with_ki_as_a_loop(sch):
+    # The compiler unrolls it; registers need constant indices only for yi and xi.
+    block = sch.get_sblock("C")
+    *_, ko, ki, yi, xi = loops(sch)
+    for number in (0, 1):
+        read = sch.cache_read(block, number, "local")
+        sch.compute_at(read, ki)
+        for loop in sch.get_loops(read)[-2:]:
+            sch.unroll(loop)
+    for loop in (yi, xi, loops(sch, "C_local")[-2]):
+        sch.unroll(loop)
+    sch.vectorize(loops(sch, "C_local")[-1])
+    sch.decompose_reduction(block, ko)
+
+
+@wrong("2.8", "neighbours leave the registers one at a time")
+def thread_tile_stored_one_by_one(sch):
+    thread_tile_but(sch, stores=False)
+
+
+@wrong("2.8", "The product reads B_shared itself")
+def thread_tile_with_a_alone(sch):
+    thread_tile_but(sch, numbers=(0,))
+
+
+@wrong("2.8", "they would have to hold the whole piece")
+def thread_tile_with_whole_pieces(sch):
+    thread_tile_but(sch, at="ko")
+
+
+@wrong("2.8", "Registers have no addresses")
+def thread_tile_rolled(sch):
+    thread_tile_but(sch, unroll=False)
+
+
+@wrong("2.8", "for every k the sum would start again from 0")
+def thread_tile_zeroed_in_each_piece(sch):
+    thread_tile_but(sch, zero_at="ki")
+
+
+@wrong("2.8", "The zeroing is still inside of the product")
+def thread_tile_zeroed_with_a_test(sch):
+    thread_tile_but(sch, zero_at=None)
+
+
+@wrong("2.8", "counts the rows of the tile in ax0, which is not unrolled")
+def thread_tile_with_rows_counted(sch):
+    thread_tile_but(sch, stores=False, zero_at=None)
+    sch.vectorize(loops(sch, "C_local")[-1])
+    sch.decompose_reduction(sch.get_sblock("C"), loops(sch)[4])
+
+
+# ------------------------------------------------------------------------------------- 2.9 pipeline
+
+
+def pipeline_as(sch, stage, order):
+    *_, ko, _, _, _ = loops(sch, "C_update")
+    if stage is not None:
+        sch.annotate(ko, "software_pipeline_stage", stage)
+    if order is not None:
+        sch.annotate(ko, "software_pipeline_order", order)
+
+
+@right("2.9")
+def pipeline_with_b_loaded_first(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], [1, 3, 0, 4, 2])
+
+
+@right("2.9")
+def pipeline_with_b_stored_first(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], [0, 4, 1, 3, 2])
+
+
+@wrong("2.9", "has no annotation software_pipeline_stage")
+def pipeline_without_stages(sch):
+    pipeline_as(sch, None, [0, 3, 1, 4, 2])
+
+
+@wrong("2.9", "has no annotation software_pipeline_order")
+def pipeline_without_order(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], None)
+
+
+@wrong("2.9", "the lists have 3 and 3 numbers")
+def pipeline_of_three(sch):
+    pipeline_as(sch, [0, 0, 1], [0, 1, 2])
+
+
+@wrong("2.9", "nothing overlaps")
+def pipeline_in_one_stage(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 0], [0, 3, 1, 4, 2])
+
+
+@wrong("2.9", "A store comes before the multiplication")
+def pipeline_in_the_order_of_the_text(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], [0, 1, 2, 3, 4])
+
+
+@wrong("2.9", "A load comes after the multiplication")
+def pipeline_multiplies_first(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], [1, 3, 2, 4, 0])
+
+
+@wrong("2.9", "is no permutation of 0 to 4")
+def pipeline_with_a_place_twice(sch):
+    pipeline_as(sch, [0, 0, 0, 0, 1], [0, 3, 0, 3, 2])
+
+
+@wrong("2.9", "expected 0 for the four that fetch")
+def pipeline_with_the_store_a_round_later(sch):
+    pipeline_as(sch, [0, 1, 0, 1, 1], [0, 3, 1, 4, 2])

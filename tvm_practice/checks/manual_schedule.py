@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import prod
 
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
+from tvm_practice.common.cuda.kernels import NoKernel
+from tvm_practice.common.cuda.simulate import Simulated, simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, Loop, LoopNest, loop_nest
@@ -689,3 +692,405 @@ def _assert_panel_loops(block: Block, copy: Block, after: LoopNest, columns: int
             f"Loop {k.name} of the copy is {k.kind}; it should stay serial: K is large, and the"
             " panels and columns are enough."
         )
+
+
+# ------------------------------------------------------------------------------------- on a GPU
+#
+# These steps are checked by running TVM's CUDA code in the simulator, on any machine.
+
+# (M, N, K), threads, each: none of the extents equal to another, as far as threads allow.
+GPU_CASES = (
+    ((48, 64, 24), (8, 32), (1, 1)),
+    ((64, 96, 40), (16, 8), (2, 4)),
+)
+DEPTH, WIDTH = 8, 4
+
+
+def gpu_step(exercise_id: str, body: Callable, trial: Trial, case):
+    """Climb the GPU's ladder with references up to a step, and take that step with `body`; return
+    the nests before and after, and the schedule."""
+    size, threads, each = case
+    tiling = lesson.Tiling(threads, each, DEPTH, WIDTH)
+    sch = lesson.matmul(*size)
+    for known in lesson.GPU_LADDER:
+        if known == exercise_id:
+            break
+        lesson.climb_gpu(sch, known, body_of(known), tiling)
+    if exercise_id == "2.9":
+        lesson.fetch_through_registers(sch, WIDTH)
+        lesson.spread_rows(sch, DEPTH)
+    given = {"2.6": (threads, each), "2.7": (DEPTH, WIDTH)}
+    before = loop_nest(sch.mod)
+    trial.call(body, sch, *given.get(exercise_id, ()))
+    after = loop_nest(sch.mod)
+    trial.show(after, before)
+    if after.lines == before.lines and exercise_id != "2.9":
+        raise Wrong(
+            f"{body.__name__} ran, but the loop nest is what it was before. Each primitive changes "
+            "sch itself; was any called?"
+        )
+    return before, after, sch
+
+
+def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
+    M, N, K = size
+    a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
+    try:
+        function = simulated(sch.mod)
+    except NoKernel as error:
+        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
+    except Wrong:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Wrong(
+            f"TVM allows each primitive, but cannot make a kernel of them: {reason}"
+        ) from None
+    got = verify.run(function, (a, b), (M, N))
+    want, magnitude = verify.matmul_reference(a, b)
+    verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
+    return function
+
+
+def _bound(block: Block) -> dict[str, int]:
+    """By thread axis, the place of the loop of a block that is bound to it."""
+    return {loop.kind: n for n, loop in enumerate(block.loops) if "Idx." in loop.kind}
+
+
+@check(
+    "2.6",
+    hints=(
+        "Each of i and j is split in three: which block, which thread, which of its elements.",
+        (
+            "`by, ty, yi = sch.split(i, [None, threads[0], each[0]])` makes the three at once; "
+            '`sch.reorder(...)` puts the bound ones first; `sch.bind(ty, "threadIdx.y")` binds one.'
+        ),
+        (
+            "Split i and j so, then `sch.reorder(by, bx, ty, tx, k, yi, xi)`, and bind by, bx, ty, "
+            'tx to "blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x"'
+        ),
+    ),
+)
+def bind(body: Callable, trial: Trial) -> None:
+    for case in GPU_CASES:
+        size, threads, each = case
+        _, after, sch = gpu_step("2.6", body, trial, case)
+        block = product(after)
+        _assert_bound(block, threads, each)
+        assert_multiplies_on_gpu(sch, trial, size)
+
+
+def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
+    now = f"The loops are now {block.order()}"
+    bound = _bound(block)
+    if not bound:
+        raise Wrong(
+            f"{now}, and none is bound: TVM would make a function for the CPU of it, without a "
+            "word. sch.bind(loop, axis) makes threads of a loop."
+        )
+    for axis, place in bound.items():
+        if "k" in block.feeds[place].split(","):
+            raise Wrong(
+                f"Loop {block.loops[place].name}, which runs over k, is bound to {axis}: threads "
+                "at the same time would add to the same element of C. k stays a loop in each "
+                "thread."
+            )
+    if missing := [
+        axis
+        for axis in ("blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x")
+        if axis not in bound
+    ]:
+        raise Wrong(
+            f"{now}; nothing is bound to {' and '.join(missing)}. Blocks and threads both have two "
+            "dimensions here, y along i and x along j."
+        )
+    if block.feeds[bound["threadIdx.x"]] == "i" and block.feeds[bound["threadIdx.y"]] == "j":
+        raise Wrong(
+            "threadIdx.x runs along i, down a column. Threads with neighbouring x are a warp, and "
+            "their 32 addresses in B and C would be the same column of 32 rows, a row apart; x "
+            "belongs to j, whose neighbours lie side by side."
+        )
+    if block.feeds[bound["blockIdx.x"]] == "i" and block.feeds[bound["blockIdx.y"]] == "j":
+        raise Wrong(
+            "blockIdx.x runs along i and blockIdx.y along j. It would be right, but the later "
+            "steps, and whoever reads the grid, take x for the columns everywhere."
+        )
+    extents = tuple(block.loops[bound[axis]].extent for axis in ("threadIdx.y", "threadIdx.x"))
+    if extents != threads:
+        if extents == threads[::-1]:
+            raise Wrong(
+                f"A block has {extents[0]} x {extents[1]} threads; expected {threads[0]} along i "
+                f"(y) and {threads[1]} along j (x). Are the two swapped?"
+            )
+        raise Wrong(
+            f"A block has {extents[0]} x {extents[1]} threads; expected {threads[0]} along i and "
+            f"{threads[1]} along j. The list of sch.split goes from the outer extent to the inner."
+        )
+    if block.feeds != ("i", "j", "i", "j", "k", "i", "j"):
+        raise Wrong(
+            f"{now}; expected seven: by, bx, ty, tx, then k, then a thread's own rows and columns "
+            "yi, xi, inside of k (also where they are only 1 x 1)."
+        )
+    own = tuple(loop.extent for loop in block.loops[5:])
+    if own != each:
+        raise Wrong(
+            f"A thread has {own[0]} x {own[1]} elements; expected {each[0]} x {each[1]}, the "
+            "argument `each`."
+        )
+    if [block.loops[n].kind for n in range(4)] != [
+        "blockIdx.y",
+        "blockIdx.x",
+        "threadIdx.y",
+        "threadIdx.x",
+    ]:
+        kinds = ", ".join(f"{loop.name} is {loop.kind}" for loop in block.loops[:4])
+        raise Wrong(f"{kinds}; expected blockIdx.y, blockIdx.x, threadIdx.y, threadIdx.x.")
+    if (own[1] > 1 and block.strides[6] != 1) or block.strides[3] != own[1]:
+        raise Wrong(
+            f"Consecutive elements of a thread lie {block.strides[6]} apart in C, and consecutive "
+            f"threads {block.strides[3]}; expected 1 and {own[1]}: a thread's elements are "
+            "neighbours, the innermost part of the split."
+        )
+
+
+@check(
+    "2.7",
+    hints=(
+        "Split k first. Then a copy of A and one of B, each moved to the new outer loop, each "
+        "shared out among the threads. A loop over the numbers 0 and 1 saves writing it twice.",
+        (
+            '`copy = sch.cache_read(block, number, "shared")`, `sch.compute_at(copy, ko)`, then '
+            "`sch.fuse(*sch.get_loops(copy)[-2:])` and a split of it in four. "
+            "`sch.get(ty).extent` is how many threads there are along y."
+        ),
+        (
+            "`_, y, x, lane = sch.split(piece, [None, rows, columns, width])`, bind y to "
+            '"threadIdx.y" and x to "threadIdx.x", vectorize lane'
+        ),
+    ),
+)
+def share(body: Callable, trial: Trial) -> None:
+    for case in GPU_CASES:
+        size, threads, _ = case
+        before, after, sch = gpu_step("2.7", body, trial, case)
+        block = product(after)
+        _assert_pieces(block, before, after)
+        for name in ("A", "B"):
+            _assert_fetched_together(after, name, block, threads)
+        assert_multiplies_on_gpu(sch, trial, size)
+
+
+def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
+    pieces = block.position("k")
+    if len(pieces) == 1:
+        raise Wrong(
+            "k is not split: a piece of the whole length of k would have to fit into shared "
+            f"memory. Split it by depth, {DEPTH} here."
+        )
+    if block.feeds != ("i", "j", "i", "j", "k", "k", "i", "j"):
+        raise Wrong(
+            f"The loops around the product are now {block.order()}; expected by, bx, ty, tx, ko, "
+            "ki, yi, xi."
+        )
+    if block.loops[5].extent != DEPTH:
+        raise Wrong(
+            f"A piece is {block.loops[5].extent} deep; expected depth, {DEPTH}. The list of "
+            "sch.split goes from the outer extent to the inner."
+        )
+    scopes = {name: scope for name, _, scope in after.buffers}
+    for name in ("A", "B"):
+        copies = [known for known in scopes if re.fullmatch(rf"{name}_\w+", known)]
+        if name in block.reads or not copies:
+            raise Wrong(
+                f"The product still reads {name} itself, from global memory. Both A (number 0) and "
+                "B (number 1) are to be copied."
+            )
+        if "shared" not in scopes.values() or scopes.get(f"{name}_shared") != "shared":
+            told = scopes[copies[0]] or "global"
+            raise Wrong(
+                f'The copy of {name} is in "{told}" memory'
+                + (
+                    ", of which each thread has its own: nothing is shared."
+                    if told == "local"
+                    else '; expected "shared".'
+                )
+            )
+
+
+def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: Tile) -> None:
+    copy = next((one for one in nest.blocks if one.stores_to == f"{name}_shared"), None)
+    if copy is None:
+        raise Wrong(f"No block fills {name}_shared.")
+    around = [loop for loop in copy.loops if loop in block.loops]
+    outer = block.loops[:5]
+    if copy.loops[:5] != outer:
+        where = "outside of all loops" if not around else f"inside of {around[-1].name}"
+        raise Wrong(
+            f"{name}_shared is filled {where}; expected inside of {outer[-1].name}, the loop over "
+            "pieces: there a piece of A and one of B are what the block needs. compute_at moves it."
+        )
+    if block.loops[5] in copy.loops:
+        raise Wrong(
+            f"{name}_shared is filled inside of {block.loops[5].name}, for every single k; it "
+            f"should be once for every piece, in {outer[-1].name}."
+        )
+    own = copy.loops[5:]
+    bound = {loop.kind: loop.extent for loop in own if "Idx." in loop.kind}
+    if not bound:
+        raise Wrong(
+            f"The loops that fill {name}_shared are bound to no thread: each of the "
+            f"{threads[0] * threads[1]} threads of the block copies the whole piece. Fuse them, "
+            "split by the threads, and bind."
+        )
+    if missing := {"threadIdx.y", "threadIdx.x"} - bound.keys():
+        raise Wrong(
+            f"The loops that fill {name}_shared are not bound to {' and '.join(sorted(missing))}: "
+            "threads that differ only there all copy the same elements."
+        )
+    if (bound["threadIdx.y"], bound["threadIdx.x"]) != threads:
+        raise Wrong(
+            f"{name}_shared is filled by {bound['threadIdx.y']} x {bound['threadIdx.x']} threads, "
+            f"but the block has {threads[0]} x {threads[1]}: a thread axis has one extent in a "
+            "kernel. Take it from the loops ty and tx."
+        )
+    last = own[-1]
+    if last.kind != "vectorized":
+        raise Wrong(
+            f"{name}_shared is filled one element at a time; the innermost of its loops, `width` = "
+            f"{WIDTH} neighbours, is to be vectorized."
+        )
+    if last.extent != WIDTH:
+        raise Wrong(
+            f"The vectorized loop that fills {name}_shared has {last.extent} elements; expected "
+            f"width, {WIDTH}."
+        )
+
+
+@check(
+    "2.8",
+    hints=(
+        "What a thread reads for one k goes to registers first. Then every loop of the thread's "
+        "own is unrolled or vectorized.",
+        (
+            '`sch.cache_read(block, number, "local")` with `sch.compute_at(..., ki)` for 0 and 1; '
+            "unroll and vectorize; decompose_reduction last."
+        ),
+        (
+            "`*_, ko, ki, yi, xi = sch.get_loops(block)`; after the reads, unroll ki, yi, xi, the "
+            "two innermost loops of A's copy and the row of C_local's, vectorize the innermost of "
+            "B's copy and of C_local's, then `sch.decompose_reduction(block, ko)`"
+        ),
+    ),
+)
+def thread_tile(body: Callable, trial: Trial) -> None:
+    case = GPU_CASES[1]
+    _, after, sch = gpu_step("2.8", body, trial, case)
+    scopes = {name: scope for name, _, scope in after.buffers}
+    block = product(after)
+    store = next((one for one in after.blocks if one.stores_to == "C"), None)
+    if scopes.get(block.stores_to) != "local" or store is None:
+        raise Wrong(
+            f"The product adds to {block.stores_to}; the tile C_local, in registers, is to stay as "
+            "it was."
+        )
+    if store.loops[-1].kind != "vectorized":
+        raise Wrong(
+            f"The innermost loop of the block that stores C, {store.loops[-1].name}, is "
+            f"{store.loops[-1].kind}: neighbours leave the registers one at a time. Vectorize it."
+        )
+    if store.loops[-2].kind != "unrolled":
+        raise Wrong(
+            f"The block that stores C counts the rows of the tile in {store.loops[-2].name}, which "
+            "is not unrolled: a register has no address."
+        )
+    if block.name != "C_update" and block.has_init:
+        raise Wrong(
+            "The zeroing is still inside of the product, a test for every k. decompose_reduction "
+            "at ko makes it a loop nest of its own."
+        )
+    zeroing = after.block("C_init")
+    if zeroing is None or zeroing.loops[:4] != block.loops[:4]:
+        raise Wrong(
+            "No zeroing stands before the pieces, in the threads' own loops. decompose_reduction "
+            "takes ko, the loop over pieces."
+        )
+    reads = [one for one in after.blocks if scopes.get(one.stores_to) == "local"]
+    for name in ("A_shared", "B_shared"):
+        kept = [one for one in reads if one.reads == (name,)]
+        if not kept:
+            raise Wrong(
+                f"The product reads {name} itself: 16 elements of C cost 32 loads. A read cache of "
+                'it in "local" loads 4.'
+            )
+        if not any(loop in block.loops[5:6] for loop in kept[0].loops):
+            raise Wrong(
+                f"The registers for {name} are filled outside of {block.loops[5].name}: they would "
+                "have to hold the whole piece. compute_at moves them into ki."
+            )
+    rolled = [loop.name for loop in block.loops[6:] if loop.kind != "unrolled"]
+    if rolled:
+        raise Wrong(
+            f"Loop {rolled[0]} is not unrolled. Registers have no addresses: with an index that is "
+            "only known when the program runs, the tile goes to memory instead."
+        )
+    if any("Idx." in loop.kind for loop in block.loops[5:]):
+        raise Wrong("A loop inside of ko is bound; only the copies share out their work there.")
+    assert_multiplies_on_gpu(sch, trial, case[0])
+
+
+@check(
+    "2.9",
+    hints=(
+        "Which of the five blocks can start before the piece before is multiplied? Which one has "
+        "to wait for it to be used up?",
+        (
+            '`sch.annotate(ko, "software_pipeline_stage", [...])` with a 0 for each block that '
+            "fetches and a 1 for the one that multiplies; the order is a permutation of 0 to 4."
+        ),
+        "The blocks are load A, store A, load B, store B, multiply: stages [0, 0, 0, 0, 1]; the "
+        "loads come first, then the multiplication, then the stores.",
+    ),
+)
+def pipeline(body: Callable, trial: Trial) -> None:
+    case = ((64, 96, 40), (16, 8), (2, 4))
+    _, _, sch = gpu_step("2.9", body, trial, case)
+    *_, ko, _, _, _ = sch.get_loops(sch.get_sblock("C_update"))
+    told = {str(key): value for key, value in sch.get(ko).annotations.items()}
+    stage, order = (
+        [int(one) for one in told.get(f"software_pipeline_{word}", ())]
+        for word in ("stage", "order")
+    )
+    if not stage or not order:
+        missing = "stage" if not stage else "order"
+        raise Wrong(
+            f"The loop {sch.get(ko).loop_var.name} has no annotation software_pipeline_{missing}; "
+            "sch.annotate(ko, key, list) puts one there."
+        )
+    if len(stage) != 5 or len(order) != 5:
+        raise Wrong(
+            f"There are five blocks under ko; the lists have {len(stage)} and {len(order)} numbers."
+        )
+    if sorted(order) != [0, 1, 2, 3, 4]:
+        raise Wrong(f"The order {order} is no permutation of 0 to 4.")
+    if len(set(stage)) == 1:
+        raise Wrong(
+            f"All stages are {stage[0]}: all blocks work on the same piece, and nothing overlaps. "
+            "The multiplication works on the piece before: stage 1."
+        )
+    if stage != [0, 0, 0, 0, 1]:
+        raise Wrong(
+            f"The stages are {stage}; expected 0 for the four that fetch a piece, 1 for the "
+            "multiplication of the piece before."
+        )
+    load_a, store_a, load_b, store_b, multiply = order
+    if not max(load_a, load_b) < multiply:
+        raise Wrong(
+            "A load comes after the multiplication: it is under way only when nothing is left to "
+            "do meanwhile. Both loads go first."
+        )
+    if not multiply < min(store_a, store_b):
+        raise Wrong(
+            "A store comes before the multiplication. It needs what its load brings, so the "
+            "multiplication would wait for memory as before. Both stores go last."
+        )
+    assert_multiplies_on_gpu(sch, trial, case[0])

@@ -25,16 +25,22 @@ PHASES = ("te_basics", "manual_schedule", "schedule_analysis", "relay_import", "
 LABS = ("conv1d", "fused_gelu", "tensorize", "cost_model")
 LESSONS = PHASES + LABS
 
+CPU, GPU = "cpu", "gpu"
+
 LEARNER = "learner"
 REFERENCE = "reference"
 
 
-def exercise(exercise_id: str, title: str) -> Callable[[Callable], Callable]:
-    """Mark a function of a lesson as an exercise. The function itself is left as it is."""
+def exercise(exercise_id: str, title: str, target: str = CPU) -> Callable[[Callable], Callable]:
+    """Mark a function of a lesson as an exercise. The function itself is left as it is.
+
+    target: CPU or GPU, the kind of target with which the lesson takes it up.
+    """
 
     def mark(function: Callable) -> Callable:
         function.exercise_id = exercise_id  # type: ignore[attr-defined]
         function.exercise_title = title  # type: ignore[attr-defined]
+        function.exercise_target = target  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -49,6 +55,7 @@ class Exercise:
     lesson: str
     name: str
     line: int
+    target: str = CPU
 
     @property
     def place(self) -> str:
@@ -92,7 +99,9 @@ class _Piece:
 
 
 _DECORATOR = re.compile(r"^@exercise\(")
-_MARK = re.compile(r"""^@exercise\(\s*(["'])(.+?)\1\s*,\s*(["'])(.+?)\3""", re.DOTALL)
+_MARK = re.compile(
+    r"""^@exercise\(\s*(["'])(.+?)\1\s*,\s*(["'])(.+?)\3(?P<gpu>\s*,\s*target=GPU)?""", re.DOTALL
+)
 _DEFINITION = re.compile(r"^def (\w+)\(")
 # What may stand at the left margin inside a function: nothing, a comment, or a closing bracket.
 _STILL_INSIDE = re.compile(r"^(?:\s|#|[)\]}]|$)")
@@ -131,7 +140,8 @@ def _pieces(lesson: str, lines: list[str]) -> list[_Piece]:
         ):
             last += 1
         name = _DEFINITION.match(lines[definition])[1]  # type: ignore[index]
-        where = Exercise(mark[2], mark[4], lesson, name, definition + 1)
+        kind = GPU if mark["gpu"] else CPU
+        where = Exercise(mark[2], mark[4], lesson, name, definition + 1, kind)
         found.append(_Piece(first, last, where))
     return found
 
@@ -175,8 +185,13 @@ def catalogue() -> dict[str, Exercise]:
     return exercises
 
 
-def exercises_of(lesson: str) -> list[Exercise]:
-    return [known for known in catalogue().values() if known.lesson == lesson]
+def exercises_of(lesson: str, target: str | None = None) -> list[Exercise]:
+    """The exercises of a lesson in order; target: only those for the CPU, or for a GPU."""
+    return [
+        known
+        for known in catalogue().values()
+        if known.lesson == lesson and target in (None, known.target)
+    ]
 
 
 @cache

@@ -134,7 +134,9 @@ class _Reader:
         word = "range" if kind == "serial" else kind
         first = str(statement.min)
         span = loop.extent if first == "0" else f"{first}, {statement.min + statement.extent}"
-        self.lines.append(Line(len(loops), f"for {loop.name} in {word}({span}):"))
+        self.lines.append(
+            Line(len(loops), f"for {loop.name} in {word}({span}):{_asked(statement)}")
+        )
         self.visit(statement.body, (*loops, (loop, statement.loop_var)))
 
     def _block(self, realize, loops: tuple) -> None:
@@ -152,8 +154,8 @@ class _Reader:
             return
         self._record(realize, loops)
         depth = len(loops)
-        guard = str(realize.predicate)
-        if guard not in ("True", "T.bool(True)", "1"):
+        guard = self._guard(realize)
+        if guard:
             self.lines.append(Line(depth, f"if {_plain(guard)}:"))
             depth += 1
         values = dict(zip([axis.var for axis in block.iter_vars], realize.iter_values, strict=True))
@@ -199,9 +201,14 @@ class _Reader:
                 scope=writes.scope() if writes is not None else "",
                 reads=tuple(region.source.name for region in block.reads),
                 has_init=block.init is not None,
-                guarded=str(realize.predicate) not in ("True", "T.bool(True)", "1"),
+                guarded=bool(self._guard(realize)),
             )
         )
+
+    def _guard(self, realize) -> str:
+        """The condition under which a block runs; "" if it always does."""
+        guard = str(self.analyzer.simplify(realize.predicate))
+        return "" if guard in ("True", "T.bool(True)", "1") else guard
 
     def _strides(self, block, values: dict, variables: list) -> list[int | None]:
         """By how much one more iteration of each loop moves the address that the block writes."""
@@ -218,6 +225,16 @@ class _Reader:
             step = self.analyzer.simplify(moved - address)
             strides.append(int(step) if hasattr(step, "value") else None)
         return strides
+
+
+def _asked(statement) -> str:
+    """What a loop's annotations ask of TVM's pipeliner, as a comment."""
+    told = [
+        f"{str(key).removeprefix('software_pipeline_')} {[int(one) for one in value]}"
+        for key, value in sorted(statement.annotations.items())
+        if str(key) in ("software_pipeline_stage", "software_pipeline_order")
+    ]
+    return f"  # pipeline: {', '.join(told)}" if told else ""
 
 
 def _number(extent) -> int | str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -75,11 +76,24 @@ def check_usable(name: str) -> None:
     """Raise UnusableTarget unless code can be generated and run for `name` on this machine."""
     if name not in TARGETS:
         raise UnusableTarget(f"there is no target {name!r}; choose one of {', '.join(TARGETS)}.")
-    if name != "cpu":
+    if name == "cuda-sim":
+        require_compiler()
+    if name == "cuda":
         raise UnusableTarget(
-            f"the lessons do not run on --target {name} yet; every one of them runs with --target "
-            "cpu."
+            "the lessons do not run on a GPU yet; --target cuda-sim checks the same schedules "
+            "without one, and --target cpu runs and times those for the CPU."
         )
+
+
+def require_compiler() -> str:
+    """The path of g++, which compiles CUDA code for the CPU. Raises UnusableTarget without it."""
+    found = shutil.which("g++")
+    if found is None:
+        raise UnusableTarget(
+            "--target cuda-sim compiles the kernels for the CPU with g++, which is not installed; "
+            "on Debian and Ubuntu, `apt-get install g++` brings it."
+        )
+    return found
 
 
 @cache

@@ -10,6 +10,9 @@ import numpy as np
 
 from tvm_practice.common import exercise, show, verify
 from tvm_practice.common.competitors import libraries, make_torch_compile, runnable_matmul
+from tvm_practice.common.cuda import facts as cuda_facts
+from tvm_practice.common.cuda.facts import Facts
+from tvm_practice.common.cuda.kernels import kernels
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.target import register_tile, second_level_cache
@@ -31,6 +34,7 @@ RUNGS = {  # the ladder's steps; the lesson's own LADDER, which can only be read
     "2.4": "register tile",
     "2.5": "pack B",
 }
+GPU_RUNGS = {"2.6": "threads", "2.7": "shared memory", "2.8": "registers", "2.9": "pipeline"}
 ADD_LENGTH = 1 << 24  # three arrays of 64 MiB: beyond most caches
 ORDER_SIZE = 32  # the matmul whose accesses are drawn
 CACHE_LINE_FLOATS = 16
@@ -43,6 +47,64 @@ def run(session) -> None:
     size = session.size(quick=512, full=1024)
     measured = _ladder(session, size, whose)
     _key_question(session, measured, whose)
+
+
+def run_gpu(session) -> None:
+    """The GPU's ladder, without a GPU: each step simulated, and what it asks of memory counted."""
+    show.heading("Worked: vector addition, a thread for each element")
+    with show.waiting("vector addition ..."):
+        before, after, source = session.call(gpu_vector_add)
+    show.nest(after, before)
+    show.say("The kernel that TVM makes of it, in CUDA C:")
+    show.code(source, "cuda")
+    whose = {known: session.exercise(known) for known in GPU_RUNGS}
+    size = session.size(quick=1024, full=2048)
+    show.heading(f"The ladder, {size[0]} x {size[1]} x {size[2]}, float32, for a V100")
+    found = {}
+    for known, name in GPU_RUNGS.items():
+        with show.waiting(f"{known} {name} ..."):
+            found[f"{known} {name}"] = session.call(
+                gpu_rung, known, size, tuple(whose.items()), session.seed
+            )
+    cuda_facts.table(
+        found,
+        "Each was run in the simulator on a small product, thread by thread, and its result "
+        "verified. Counted there: the bytes that a block asks of global memory for an operation, "
+        "in sectors of 32; the share of them that is used; and the rounds of the shared memory's "
+        "banks for each request of a warp.",
+    )
+    _gpu_answer(found)
+    session.headline = f"{len(found)} kernels verified in the simulator, not timed"
+    session.report["gpu"] = {
+        name: {
+            "grid": one.kernels[0].grid,
+            "block": one.kernels[0].block,
+            "shared_bytes": one.kernels[0].shared_bytes,
+            "global_bytes_per_flop": one.bytes_per_flop,
+            "coalescing": one.coalescing,
+            "bank_rounds": one.bank_rounds,
+            "verified": one.verified,
+        }
+        for name, one in found.items()
+    }
+
+
+def _gpu_answer(found: dict[str, Facts]) -> None:
+    threads, shared, registers, last = found.values()
+    show.question(
+        "How many bytes does the product read from global memory for each operation?",
+        [
+            f"With a thread for each element, {threads.bytes_per_flop:.2g}: the warps of a block "
+            "fetch the same rows of A and columns of B again and again.",
+            f"A block that fetches its tiles once, together, needs {shared.bytes_per_flop:.2g}; "
+            f"with 4 x 4 elements for each thread the tile is larger, and it is "
+            f"{registers.bytes_per_flop:.2g}. That is what decides whether memory or arithmetic is "
+            "the limit: a V100's data sheet gives 900 GB/s against 15,700 GFLOP/s, 0.057 bytes for "
+            "an operation. (The caches take a share of what is asked; how much, only a GPU tells.)",
+            f"Shared memory then needs {registers.bank_rounds:.2g} rounds for a request, and "
+            f"{last.bank_rounds:.2g} once the rows of A_shared are spread.",
+        ],
+    )
 
 
 def _vector_add(session) -> None:
@@ -276,6 +338,48 @@ def make_vector_add(scheduled: bool, seed: int) -> Runnable:
     return Runnable(
         lambda: function(*tensors), flops=ADD_LENGTH, bytes=12.0 * ADD_LENGTH, verified=True
     )
+
+
+def gpu_vector_add() -> tuple[LoopNest, LoopNest, str]:
+    """The vector addition before and after it is bound, and its kernel."""
+    lesson = exercise.load_lesson("manual_schedule")
+    sch = lesson.vector_add(ADD_LENGTH)
+    before = loop_nest(sch.mod)
+    lesson.bind_vector_add(sch, 256)
+    (kernel,) = kernels(sch.mod)
+    return before, loop_nest(sch.mod), kernel.source
+
+
+def gpu_schedule(last: str, size: tuple[int, int, int], steps: Steps):
+    """The matmul after the GPU's ladder up to the rung `last`, as a Schedule."""
+    lesson = exercise.load_lesson("manual_schedule")
+    tiling = lesson.ONE_EACH if last in ("2.6", "2.7") else lesson.TILE_EACH
+    for side, of in zip(size, lesson.fits(tiling), strict=True):
+        if side % of:
+            raise ValueError(f"{side} is no multiple of {of}")
+    sch = lesson.matmul(*size)
+    for known, whose in steps:
+        lesson.climb_gpu(sch, known, exercise.body(known, whose), tiling)
+        if known == last:
+            break
+    return sch
+
+
+def gpu_rung(last: str, size: tuple[int, int, int], steps: Steps, seed: int) -> Facts:
+    """What can be said of a rung without a GPU, with two tiles along each side and two pieces."""
+    lesson = exercise.load_lesson("manual_schedule")
+    M, N, K = (2 * side for side in lesson.fits(lesson.TILE_EACH))
+    rng = np.random.default_rng(seed)
+    a, b = verify.random_array(rng, M, K), verify.random_array(rng, K, N)
+
+    def is_right(function) -> None:
+        want, magnitude = verify.matmul_reference(a, b)
+        verify.assert_close(verify.run(function, (a, b), (M, N)), want, magnitude, K, "C")
+
+    small = gpu_schedule(last, (M, N, K), steps)
+    arrays = (a, b, np.full((M, N), np.nan, "float32"))
+    full = gpu_schedule(last, size, steps)
+    return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K)
 
 
 def access_order(steps: Steps) -> np.ndarray:

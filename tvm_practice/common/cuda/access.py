@@ -1,0 +1,122 @@
+"""How the warps of a kernel touch memory: coalescing and bank conflicts, from a trace.
+
+The simulator runs one thread after the other, so it cannot see what a GPU does with the 32
+addresses that the threads of a warp send at once. But which addresses these are, the trace knows;
+and the rules are public (CUDA C++ Programming Guide, "Device Memory Accesses" and "Shared Memory",
+compute capability 5.0 and later):
+
+- Global memory moves in sectors of 32 bytes. A request of a warp costs as many sectors as its
+  addresses touch; the fewest possible are its bytes divided by 32.
+- Shared memory has 32 banks of 4 bytes. The words that a warp asks of one bank are delivered one
+  after the other; threads that ask for the same word are served together. Accesses of 8 bytes go in
+  two halves of the warp, those of 16 bytes in four quarters.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvm_practice.common.cuda.kernels import WARP
+from tvm_practice.common.cuda.simulate import Traced
+
+SECTOR = 32
+BANKS, WORD = 32, 4
+_WRITE = 128
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One access of the program, over all requests that the warps of the traced block make by it.
+
+    array: its name; shared: whether it lies in shared memory; write; width: bytes of one thread.
+    line: of the kernel's source, 0 if not known. requests: how often a warp executes it.
+    sectors, fewest: of global memory, moved and needed at least. ways: of shared memory, how many
+    rounds its banks need for a request on the average; 1 is free of conflicts.
+    """
+
+    array: str
+    shared: bool
+    write: bool
+    width: int
+    line: int
+    requests: int
+    sectors: int
+    fewest: int
+    ways: float
+
+    @property
+    def efficiency(self) -> float:
+        """Of the bytes that global memory moves, the share that was asked for."""
+        return self.fewest / self.sectors if self.sectors else 1.0
+
+
+def patterns(traced: Traced) -> list[Pattern]:
+    """Every access of a traced block, in the order of the program's text."""
+    kernel = traced.kernel
+    names = [*kernel.parameters, *(array.name for array in kernel.shared)]
+    first_shared = len(kernel.parameters)
+    found = []
+    for site in np.unique(traced.accesses["site"]):
+        accesses = traced.accesses[traced.accesses["site"] == site]
+        array = int(accesses["array"][0])
+        size = int(accesses["size"][0])
+        width, write = size % _WRITE, size >= _WRITE
+        requests = _requests(accesses)
+        common = (names[array], array >= first_shared, write, width)
+        line = traced.lines.get(int(site), 0)
+        if array >= first_shared:
+            ways = float(np.mean([_ways(addresses, width) for addresses in requests]))
+            found.append(Pattern(*common, line, len(requests), 0, 0, ways))
+        else:
+            sectors = sum(_sectors(addresses, width) for addresses in requests)
+            fewest = sum(-(-len(np.unique(one)) * width // SECTOR) for one in requests)
+            found.append(Pattern(*common, line, len(requests), sectors, fewest, 1.0))
+    return sorted(found, key=lambda one: one.line)
+
+
+def merged(found: list[Pattern]) -> list[Pattern]:
+    """One pattern for each array, direction and width: what a table has room for."""
+    groups: dict[tuple, list[Pattern]] = defaultdict(list)
+    for one in found:
+        groups[one.array, one.shared, one.write, one.width].append(one)
+    return [
+        Pattern(
+            *key,
+            ones[0].line,
+            sum(one.requests for one in ones),
+            sum(one.sectors for one in ones),
+            sum(one.fewest for one in ones),
+            sum(one.ways * one.requests for one in ones) / sum(one.requests for one in ones),
+        )
+        for key, ones in groups.items()
+    ]
+
+
+def _requests(accesses: np.ndarray) -> list[np.ndarray]:
+    """The offsets that a warp sends at once: what its threads access the n-th time at this site."""
+    count: dict[int, int] = defaultdict(int)
+    together: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for thread, offset in zip(
+        accesses["thread"].tolist(), accesses["offset"].tolist(), strict=True
+    ):
+        together[thread // WARP, count[thread]].append(offset)
+        count[thread] += 1
+    return [np.array(offsets) for offsets in together.values()]
+
+
+def _sectors(offsets: np.ndarray, width: int) -> int:
+    return len(np.unique(np.concatenate((offsets // SECTOR, (offsets + width - 1) // SECTOR))))
+
+
+def _ways(offsets: np.ndarray, width: int) -> float:
+    """Rounds that the banks need for a request, divided by those it needs without a conflict."""
+    at_once = WARP * WORD // max(width, WORD)  # threads that are served together
+    rounds = []
+    for first in range(0, len(offsets), at_once):
+        some = offsets[first : first + at_once]
+        words = np.unique(np.concatenate([some // WORD + n for n in range(max(1, width // WORD))]))
+        rounds.append(int(np.bincount(words % BANKS).max()))
+    return sum(rounds) / len(rounds)

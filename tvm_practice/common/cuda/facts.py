@@ -1,0 +1,107 @@
+"""What can be said of a GPU schedule without a GPU, as plain data that a table can be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvm_practice.common import show
+from tvm_practice.common.cuda.access import Pattern, merged, patterns
+from tvm_practice.common.cuda.kernels import Kernel, kernels
+from tvm_practice.common.cuda.simulate import Simulated, simulated
+
+SECTOR_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A schedule's kernels at the size that is asked for, and what a run in the simulator showed,
+    at a size small enough for it.
+
+    patterns: how one block's warps touch memory, for each kernel. flops: of the small run.
+    verified: that its result was right.
+    """
+
+    kernels: tuple[Kernel, ...]
+    small: tuple[Kernel, ...]
+    patterns: tuple[tuple[Pattern, ...], ...]
+    flops: float
+    verified: bool
+
+    @property
+    def bytes_per_flop(self) -> float:
+        """Bytes that the blocks ask of global memory, over all kernels, for each operation."""
+        moved = sum(
+            one.sectors * SECTOR_BYTES * kernel.blocks
+            for kernel, found in zip(self.small, self.patterns, strict=True)
+            for one in found
+        )
+        return moved / self.flops
+
+    @property
+    def coalescing(self) -> float:
+        """Of the bytes that move, the share that was asked for."""
+        found = [one for each in self.patterns for one in each if not one.shared]
+        return sum(one.fewest for one in found) / sum(one.sectors for one in found)
+
+    @property
+    def bank_rounds(self) -> float | None:
+        """Rounds of the shared memory's banks for each request, None without shared memory."""
+        found = [one for each in self.patterns for one in each if one.shared]
+        requests = sum(one.requests for one in found)
+        return sum(one.ways * one.requests for one in found) / requests if requests else None
+
+
+def facts(
+    full: Any, small: Any, arrays: Sequence[np.ndarray], verify: Callable[..., None], flops: float
+) -> Facts:
+    """Lower the schedule `full`; run and trace `small`, the same schedule at a small size.
+
+    arrays: the arguments of `small`; verify(simulated) runs it and raises Wrong if it is not right;
+    flops: its operations. To be called in a worker.
+    """
+    library: Simulated = simulated(small.mod)
+    verify(library)
+    traced = library.trace([np.array(array) for array in arrays])
+    return Facts(
+        kernels(full.mod),
+        library.kernels,
+        tuple(tuple(merged(patterns(one))) for one in traced),
+        flops,
+        verified=True,
+    )
+
+
+def table(named: dict[str, Facts], caption: str = "") -> None:
+    """A row for each schedule: its launch, its memory, and what stands where a time would."""
+    rows = []
+    for name, one in named.items():
+        kernel = max(one.kernels, key=lambda kernel: kernel.blocks * kernel.threads)
+        rounds = one.bank_rounds
+        rows.append(
+            (
+                name,
+                f"{kernel.blocks:,} x {kernel.threads}",
+                f"{kernel.shared_bytes / 1024:.3g} KiB" if kernel.shared_bytes else "-",
+                f"{one.bytes_per_flop:.2g}",
+                f"{one.coalescing:.0%}",
+                "-" if rounds is None else f"{rounds:.2g}",
+                "verified, not timed",
+            )
+        )
+    show.table(
+        (
+            "schedule",
+            "blocks x threads",
+            "shared",
+            "bytes / FLOP",
+            "used",
+            "bank rounds",
+            "time ",
+        ),
+        rows,
+        caption,
+    )

@@ -1,0 +1,202 @@
+"""The CUDA kernels that TVM makes of a scheduled function. No GPU and no CUDA are needed for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tvm_practice.common.loop_nest import loop_nest
+
+if TYPE_CHECKING:
+    import tvm
+
+V100 = "sm_70"  # the architecture of the course's GPU
+WARP = 32  # threads that execute an instruction together, on every GPU of NVIDIA's so far
+
+_BYTES = {"char": 1, "signed char": 1, "uchar": 1, "half": 2, "float": 4, "int": 4, "uint": 4}
+_BYTES |= {
+    f"{kind}{n}": n * _BYTES[kind] for kind in ("half", "float", "int", "uint") for n in (2, 4)
+}
+_SHARED = re.compile(
+    r"^ *__shared__ (?:(?:alignas|__align__)\(\d+\) )?(?P<type>[\w ]+?) (?P<name>\w+)"
+    r"\[(?P<extent>\d+)\];$",
+    re.MULTILINE,
+)
+
+
+class NoKernel(ValueError):
+    """TVM makes no kernel of a function, or not of all of it; the message says why."""
+
+
+@dataclass(frozen=True)
+class SharedArray:
+    """An array in shared memory, as its kernel declares it."""
+
+    name: str
+    element: str
+    extent: int
+
+    @property
+    def bytes(self) -> int:
+        return self.extent * _BYTES[self.element]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and how it is launched.
+
+    source: CUDA C of the kernel itself; preamble: what TVM puts before it (includes, types).
+    grid, block: how many blocks, and how many threads in each, along x, y, z.
+    parameters: the buffers that it is given, in order; dtypes: theirs.
+    """
+
+    name: str
+    preamble: str
+    source: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    parameters: tuple[str, ...]
+    dtypes: tuple[str, ...]
+
+    @property
+    def blocks(self) -> int:
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.block[0] * self.block[1] * self.block[2]
+
+    @property
+    def shared(self) -> tuple[SharedArray, ...]:
+        return tuple(
+            SharedArray(one["name"].removesuffix("_ptr"), one["type"], int(one["extent"]))
+            for one in _SHARED.finditer(self.source)
+        )
+
+    @property
+    def shared_bytes(self) -> int:
+        return sum(array.bytes for array in self.shared)
+
+
+@cache
+def cuda_target(arch: str = V100) -> tvm.target.Target:
+    """CUDA for an architecture, with the limits that every GPU since Kepler has."""
+    import tvm
+
+    return tvm.target.Target(
+        {
+            "kind": "cuda",
+            "arch": arch,
+            "max_shared_memory_per_block": 49152,
+            "max_threads_per_block": 1024,
+            "thread_warp_size": WARP,
+        },
+        host="llvm",
+    )
+
+
+def kernels(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tuple[Kernel, ...]:
+    """The kernels of a scheduled function (a module's "main"), in the order of their launches.
+
+    Raises NoKernel if none of its loops is bound to threads (TVM would quietly make a CPU function
+    of it), or only some of its blocks are.
+    """
+    from tvm.tirx.build import codegen_build
+
+    module = _module(function)
+    on_host = [
+        block.name
+        for block in loop_nest(module).blocks
+        if not any("Idx." in loop.kind for loop in block.loops)
+    ]
+    host, devices = _lowered(module, arch)
+    if not devices:
+        raise NoKernel(
+            "no loop is bound to blockIdx or threadIdx, so TVM makes no kernel of it: it would "
+            "build a function for the CPU, without a word."
+        )
+    if on_host:
+        raise NoKernel(
+            f'no loop of the block "{on_host[0]}" is bound to blockIdx or threadIdx, while others '
+            "are: TVM would leave it to the CPU, without a word, and the CPU would reach into the "
+            "GPU's memory."
+        )
+    ((target, module),) = devices.items()
+    source = codegen_build(module, target).inspect_source()
+    preamble, bodies = _split(source)
+    functions = {str(one.attrs["global_symbol"]): one for one in module.functions.values()}
+    order = [name for name in _launches(str(host)) if name in functions]
+    return tuple(_kernel(name, functions[name], preamble, bodies[name]) for name in order)
+
+
+def _module(function: Any) -> tvm.IRModule:
+    import tvm
+
+    if isinstance(function, tvm.IRModule):
+        return function
+    return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+
+
+def _lowered(module: tvm.IRModule, arch: str) -> tuple[Any, dict[Any, Any]]:
+    """TVM's own steps from a scheduled module to a host module and device modules by target."""
+    from tvm import tirx
+    from tvm.tirx.build import split_host_device_mods
+
+    module = tirx.transform.BindTarget(cuda_target(arch))(module)
+    pipeline, finish_host, finish_device = tirx.get_tir_pipeline("s_tir")
+    module = pipeline(module)
+    host, devices = split_host_device_mods(module)
+    return finish_host()(host), {one: finish_device()(found) for one, found in devices.items()}
+
+
+def _launches(host: str) -> list[str]:
+    return re.findall(r'call_packed\w*\("(\w+)"', host)
+
+
+def _split(source: str) -> tuple[str, dict[str, str]]:
+    """The preamble, and the definition of every kernel by its name."""
+    starts = [one.start() for one in re.finditer(r'^extern "C" __global__', source, re.MULTILINE)]
+    pieces = [
+        source[first:last] for first, last in zip(starts, [*starts[1:], len(source)], strict=True)
+    ]
+    bodies = {}
+    for piece in pieces:
+        head = piece.partition("\n")[0]
+        if not head.endswith(";"):  # a declaration comes before each definition
+            bodies[re.search(r"(\w+)\((?!\d+\))[^()]*\) \{$", head)[1]] = piece
+    return source[: starts[0]], bodies
+
+
+def _kernel(name: str, function: Any, preamble: str, source: str) -> Kernel:
+    extents = _thread_extents(function)
+    return Kernel(
+        name,
+        preamble,
+        source,
+        tuple(extents.get(f"blockIdx.{axis}", 1) for axis in "xyz"),  # type: ignore[arg-type]
+        tuple(extents.get(f"threadIdx.{axis}", 1) for axis in "xyz"),  # type: ignore[arg-type]
+        tuple(one.name.removesuffix("_ptr") for one in function.params),
+        tuple(_dtype(one) for one in function.params),
+    )
+
+
+def _dtype(parameter: Any) -> str:
+    return re.search(r'"(\w+)"', str(parameter.ty))[1]  # T.handle("float32", "global")
+
+
+def _thread_extents(function: Any) -> dict[str, int]:
+    """By thread axis: its extent, which is what the host launches."""
+    import tvm_ffi
+    from tvm import tirx
+
+    found: dict[str, int] = {}
+
+    def look(statement: Any) -> None:
+        if statement.attr_key == "thread_extent":
+            found[str(statement.node.thread_tag)] = int(statement.value)
+
+    tvm_ffi.structural_walk(function.body, (tirx.AttrStmt, look))
+    return found
