@@ -30,13 +30,36 @@ def phase(name: str, *arguments: str, **environment: str) -> subprocess.Complete
     return run("-m", f"tvm_practice.{name}", *arguments, **environment)
 
 
-@pytest.mark.parametrize("target", ["cuda", "cuda-sim"])
-def test_a_target_that_is_not_there_yet_is_refused_with_one_sentence(target: str) -> None:
-    done = phase("main", "--target", target)
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a command that could not run."""
     assert done.returncode == 2
     assert done.stdout == ""
-    assert f"--target {target}" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+def test_a_target_that_is_not_there_is_refused_with_the_way_out() -> None:
+    assert "--target cuda-sim" in refused(phase("main", "--target", "cuda"))
+
+
+def test_cuda_sim_without_a_compiler_says_what_to_install(tmp_path) -> None:
+    told = refused(phase("main", "--target", "cuda-sim", PATH=str(tmp_path)))
+    assert "g++, which is not installed" in told
+
+
+def test_a_lesson_without_a_part_for_gpus_says_so_and_is_no_failure() -> None:
+    done = phase("labs.cost_model", "--target", "cuda-sim")
+    assert done.returncode == 0, done.stderr
+    assert "This lesson has no part for --target cuda-sim; --target cpu runs it." in done.stdout
+
+
+def test_phase_2_for_a_gpu_verifies_each_rung_and_times_none() -> None:
+    done = phase("manual_schedule", "--target", "cuda-sim", "--quick", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("verified, not timed") == 4
+    for known in ("2.6", "2.7", "2.8", "2.9"):
+        assert f"\n{known}  " in done.stdout
+    assert "GFLOP/s" not in done.stdout.split("Key question")[0]
 
 
 def test_the_target_may_come_from_the_environment() -> None:

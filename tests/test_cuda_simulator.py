@@ -5,18 +5,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.wrong_answers import answers_of
 from tvm_practice.common import exercise, verify
 from tvm_practice.common.cuda.kernels import Kernel, NoKernel, kernels
 from tvm_practice.common.cuda.simulate import DESCENDING, Finding, Simulated, simulated
-from tvm_practice.common.exercise import REFERENCE
+from tvm_practice.common.exercise import GPU, REFERENCE, catalogue
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.verify import Wrong
+from tvm_practice.common.worker import call
 
 SIZE = (64, 64, 48)
+ANSWERS = Path(__file__).parent / "wrong_answers" / "manual_schedule.py"
+# (exercise, "FILE.py:function") of every right answer beside the reference.
+OTHERS = [
+    (exercise_id, f"{ANSWERS}:{name}")
+    for name, exercise_id, diagnosis in call(answers_of, "manual_schedule")
+    if diagnosis is None and catalogue()[exercise_id].target == GPU
+]
 MOST_OF_A_KIND = 24  # mutants; the unrolled kernels have hundreds of indices
 
 
@@ -25,14 +35,15 @@ def lesson():
     return exercise.load_lesson("manual_schedule")
 
 
-def ladder(lesson, last: str):
-    """The schedule after a rung of the GPU's ladder, on small tiles."""
+def ladder(lesson, last: str, **others: str):
+    """The schedule after a rung of the GPU's ladder, on small tiles; others: whose body of an
+    exercise, if not the reference's."""
     sch = lesson.matmul(*SIZE)
     tiling = lesson.Tiling(threads=(8, 8), each=(1, 1), depth=8, width=1)
     if last in ("2.8", "2.9"):
         tiling = lesson.Tiling(threads=(8, 8), each=(4, 4), depth=8, width=4)
     for known in lesson.GPU_LADDER:
-        lesson.climb_gpu(sch, known, exercise.body(known, REFERENCE), tiling)
+        lesson.climb_gpu(sch, known, exercise.body(known, others.get(known, REFERENCE)), tiling)
         if known == last:
             return sch
     raise AssertionError(last)
@@ -216,6 +227,15 @@ def test_a_reference_gives_the_product_in_any_order_of_its_threads(lesson, rung:
         arrays, want, magnitude = operands()
         assert library.run(arrays, order) is None
         verify.assert_close(arrays[2], want, magnitude, SIZE[2], "C")
+
+
+@pytest.mark.parametrize(
+    ("exercise_id", "answer"), OTHERS, ids=lambda text: text.rpartition(":")[2]
+)
+def test_another_right_answer_fits_between_the_references(lesson, exercise_id, answer) -> None:
+    arrays, want, magnitude = operands()
+    assert simulated(ladder(lesson, "2.9", **{exercise_id: answer}).mod).run(arrays) is None
+    verify.assert_close(arrays[2], want, magnitude, SIZE[2], "C")
 
 
 def test_some_blocks_alone_write_their_own_elements(lesson) -> None:

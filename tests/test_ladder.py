@@ -22,7 +22,7 @@ REFERENCES = dict.fromkeys(EXERCISES, REFERENCE)
 OTHERS = [
     (exercise_id, f"{ANSWERS}:{name}")
     for name, exercise_id, diagnosis in call(answers_of, "manual_schedule")
-    if diagnosis is None
+    if diagnosis is None and exercise_id in EXERCISES
 ]
 
 

@@ -207,8 +207,8 @@ class _Reader:
 
     def _guard(self, realize) -> str:
         """The condition under which a block runs; "" if it always does."""
-        guard = str(self.analyzer.simplify(realize.predicate))
-        return "" if guard in ("True", "T.bool(True)", "1") else guard
+        always = str(self.analyzer.simplify(realize.predicate)) in ("True", "T.bool(True)", "1")
+        return "" if always else str(realize.predicate)
 
     def _strides(self, block, values: dict, variables: list) -> list[int | None]:
         """By how much one more iteration of each loop moves the address that the block writes."""
