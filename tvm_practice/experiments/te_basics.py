@@ -4,11 +4,14 @@ machines."""
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
 from tvm_practice.common.competitors import make_numpy, runnable_matmul
+from tvm_practice.common.cuda.kernels import by_default
+from tvm_practice.common.cuda.simulate import simulated
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
@@ -71,6 +74,52 @@ def run(session) -> None:
     )
 
 
+# The arguments of each exercise's function for a run in the simulator: odd numbers, so that blocks
+# of threads hang over the edges.
+ON_GPU = {"1.1": (17, 9, 33), "1.2": (33, 70), "1.3": (33, 70), "1.4": (301,)}
+
+
+def run_gpu(session) -> None:
+    """The same expressions as kernels, run in the simulator and compared with the CPU."""
+    whose = {known: session.exercise(known) for known in ON_GPU}
+    rows, sources = [], {}
+    for known, arguments in ON_GPU.items():
+        with show.waiting(f"{known} on the simulated GPU ..."):
+            found = session.call(on_gpu, known, whose[known], arguments, session.seed)
+        sources[known] = found["source"]
+        rows.append(
+            (
+                known,
+                found["name"],
+                ", ".join(f"{blocks} x {threads}" for blocks, threads in found["launches"]),
+                f"{found['shared']} B" if found["shared"] else "-",
+                f"{found['difference']:.1g}",
+                "verified, not timed",
+            )
+        )
+    show.heading("The same expressions on a GPU")
+    show.say(
+        "Each expression with TVM's default schedule for a GPU, as CUDA for a V100 (sm_70), run on "
+        "the CPU thread by thread and compared with the expression compiled for the CPU."
+    )
+    show.table(("", "function ", "blocks x threads", "shared", "largest difference", "time "), rows)
+    show.say("The kernel of 1.2; `blockIdx` and `threadIdx` are where the loops were:")
+    show.code(sources["1.2"], "cuda")
+    session.headline = f"{len(rows)} expressions as kernels, verified in the simulator, not timed"
+    session.report["gpu"] = [
+        dict(zip(("id", "function", "launches"), row[:3], strict=True)) for row in rows
+    ]
+    show.question(
+        "Why does TVM separate what is computed from how?",
+        (
+            f"In this run the {len(rows)} expressions of this lesson became kernels for a GPU, and "
+            "none of them had to change: which loop is a block, which a thread, and what goes to "
+            "shared memory is the schedule's. The check is the same as well: whatever the schedule "
+            "does, the expression says what must come out.",
+        ),
+    )
+
+
 def _default_loops(session, whose: str) -> Comparison:
     """Time the matmul with the loops it has by default: what "how" is worth before anybody thought
     about it."""
@@ -114,6 +163,34 @@ def make_default_loops(M: int, N: int, K: int, seed: int, whose: str) -> Runnabl
     from tvm import te
 
     return runnable_matmul(te.create_prim_func(exercise.body("1.1", whose)(M, N, K)), M, N, K, seed)
+
+
+def on_gpu(known: str, whose: str, arguments: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """An exercise's expression with TVM's default schedule for a GPU, simulated and compared with
+    the expression compiled for the CPU. Raises Wrong if they differ."""
+    from tvm import te
+
+    from tvm_practice.common.target import build
+
+    body = exercise.body(known, whose)
+
+    def function():
+        return te.create_prim_func(body(*arguments))
+
+    shapes = [tuple(int(extent) for extent in one.shape) for one in function().params]
+    rng = np.random.default_rng(seed)
+    inputs = [verify.random_array(rng, *shape) for shape in shapes[:-1]]
+    want = verify.run(build(function()), inputs, shapes[-1])
+    library = simulated(by_default(function()))
+    got = verify.run(library, inputs, shapes[-1])
+    verify.assert_close(got, want.astype("float64"), 1 + np.abs(want), 100, "the output")
+    return {
+        "name": body.__name__,
+        "launches": [(kernel.blocks, kernel.threads) for kernel in library.kernels],
+        "shared": sum(kernel.shared_bytes for kernel in library.kernels),
+        "difference": float(np.abs(got - want).max()),
+        "source": library.kernels[0].source,
+    }
 
 
 def vector_add_story(seed: int) -> dict[str, str | LoopNest]:

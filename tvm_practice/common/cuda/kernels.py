@@ -132,6 +132,16 @@ def kernels(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tup
     return tuple(_kernel(name, functions[name], preamble, bodies[name]) for name in order)
 
 
+def by_default(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tvm.IRModule:
+    """A module with TVM's default schedules for a GPU (dlight), whatever the functions compute."""
+    from tvm.s_tir import dlight
+
+    rules = ("Matmul", "GEMV", "Reduction", "GeneralReduction", "Fallback")
+    with cuda_target(arch):
+        apply = dlight.ApplyDefaultSchedule(*(getattr(dlight.gpu, rule)() for rule in rules))
+        return apply(_module(function))
+
+
 def _module(function: Any) -> tvm.IRModule:
     import tvm
 
