@@ -50,6 +50,7 @@ TITLES = {
     "fused_gelu": "A matmul with a fused epilogue",
     "tensorize": "The CPU's own dot product",
     "cost_model": "Inside the search",
+    "tensor_cores": "Tensor cores: a warp multiplies tiles",
 }
 
 # Exit statuses.
@@ -294,7 +295,7 @@ def _introduce(options: Options) -> dict[str, Any]:
         f"| seed {options.seed}",
         "dim",
     )
-    if machine["busy_cores"] > 0.25:
+    if machine["busy_cores"] > 0.25 and options.kind == CPU:  # without a GPU nothing is timed
         show.line(
             f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures "
             "will be lower than they could be, and verdicts less certain.",
@@ -307,10 +308,10 @@ def _summary(sessions: Sequence[Session]) -> None:
     show.title("Summary")
     rows = []
     for session in sessions:
-        exercises = exercises_of(session.lesson, session.options.kind)
         done = session.count("right")
         wrong = session.count("wrong")
-        state = "references" if session.options.solutions else f"{done} of {len(exercises)}"
+        taken_up = len(session.outcomes) or len(exercises_of(session.lesson, session.options.kind))
+        state = "references" if session.options.solutions else f"{done} of {taken_up}"
         rows.append(
             (
                 f"{PHASES.index(session.lesson) + 1} {session.lesson}"

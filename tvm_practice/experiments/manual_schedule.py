@@ -4,7 +4,9 @@ memory is touched."""
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -366,7 +368,15 @@ def gpu_schedule(last: str, size: tuple[int, int, int], steps: Steps):
 
 
 def gpu_rung(last: str, size: tuple[int, int, int], steps: Steps, seed: int) -> Facts:
-    """What can be said of a rung without a GPU, with two tiles along each side and two pieces."""
+    """What can be said of a rung of the GPU's ladder without a GPU."""
+    return gpu_facts(lambda size: gpu_schedule(last, size, steps), size, seed)
+
+
+def gpu_facts(
+    schedule: Callable[[tuple[int, int, int]], Any], size: tuple[int, int, int], seed: int
+) -> Facts:
+    """What can be said of a matmul's schedule without a GPU: run with two tiles along each side and
+    two pieces, verified, its accesses counted."""
     lesson = exercise.load_lesson("manual_schedule")
     M, N, K = (2 * side for side in lesson.fits(lesson.TILE_EACH))
     rng = np.random.default_rng(seed)
@@ -376,9 +386,8 @@ def gpu_rung(last: str, size: tuple[int, int, int], steps: Steps, seed: int) -> 
         want, magnitude = verify.matmul_reference(a, b)
         verify.assert_close(verify.run(function, (a, b), (M, N)), want, magnitude, K, "C")
 
-    small = gpu_schedule(last, (M, N, K), steps)
     arrays = (a, b, np.full((M, N), np.nan, "float32"))
-    full = gpu_schedule(last, size, steps)
+    full, small = schedule(size), schedule((M, N, K))
     return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K)
 
 

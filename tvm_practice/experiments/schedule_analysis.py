@@ -3,14 +3,17 @@ threads begin to pay."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tvm_practice.common import exercise, show
 from tvm_practice.common.competitors import libraries, runnable_matmul
+from tvm_practice.common.cuda import facts
+from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.target import register_tile
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
-from tvm_practice.experiments.manual_schedule import make_step
+from tvm_practice.experiments.manual_schedule import GPU_RUNGS, gpu_facts, make_step
 
 # Multiples of every register tile, so that no size has a copy for padding in it.
 QUICK_SIZES = (32, 64, 96, 128, 192, 256)
@@ -23,6 +26,33 @@ STEP_NAMES = {
     "2.5": "+ packed",
 }
 BEST = "+ packed"
+
+# Rungs of the GPU's ladder and variants of them: (rung, what `gpu_variant` changes in it).
+GPU_VARIANTS = {
+    "threads, x along columns": ("2.6", ""),
+    "threads, x along rows": ("2.6", "swap"),
+    "fetch 4 floats at once": ("2.8", ""),
+    "fetch 1 float at once": ("2.8", "narrow"),
+    "A_shared, rows spread": ("2.9", ""),
+    "A_shared, rows of 16 words": ("2.8", ""),
+}
+GPU_PAIRS = (
+    (
+        ("threads, x along columns", "threads, x along rows"),
+        "The threads of a warp along a column: each element of B and C is in another sector, of "
+        "which it uses 4 bytes of 32. The same product asks for {times} the bytes.",
+    ),
+    (
+        ("fetch 4 floats at once", "fetch 1 float at once"),
+        "The bytes are the same, but it takes {more} as many requests of a warp to fetch A and B.",
+    ),
+    (
+        ("A_shared, rows spread", "A_shared, rows of 16 words"),
+        "Rows of 16 words put the two rows of threads of a warp into one bank. The padding costs a "
+        "quarter more shared memory for A, and takes the second round away.",
+    ),
+)
+LAST = "A_shared, rows spread"
 OWNER = {exercise.LEARNER: "yours", exercise.REFERENCE: "reference"}
 
 
@@ -32,6 +62,81 @@ def run(session) -> None:
         whose |= {known: session.whose(known) for known in STEP_NAMES}
     _compare(session, whose)
     _crossover(session, whose)
+
+
+def run_gpu(session) -> None:
+    """What can be said of GPU schedules without a clock: how warps touch memory, rung by rung and
+    for schedules with one thing changed."""
+    size = session.size(quick=1024, full=2048)
+    with show.waiting("the steps of phase 2 ..."):
+        whose = {known: session.whose(known) for known in GPU_RUNGS}
+    show.heading("What a warp asks of memory")
+    show.say(
+        "A warp's 32 threads execute a load together. Global memory moves sectors of 32 bytes: the "
+        "fewer the 32 addresses touch, the better. Shared memory has 32 banks of 4 bytes: words of "
+        "one bank are delivered one after the other. Both follow from the addresses, and these the "
+        "simulator knows; so here each access of each kernel is judged without a GPU. The variants "
+        "differ from a rung of phase 2 in one thing."
+    )
+    found = {}
+    for name in GPU_VARIANTS:
+        with show.waiting(f"{name} ..."):
+            found[name] = session.call(gpu_variant, name, size, tuple(whose.items()), session.seed)
+    for pair, sentence in GPU_PAIRS:
+        facts.table({name: found[name] for name in pair})
+        first, second = (found[name] for name in pair)
+        show.say(
+            sentence.format(
+                first=first,
+                second=second,
+                times=show.times(second.bytes_per_flop / first.bytes_per_flop),
+                more=show.times(_fetches(second) / _fetches(first)),
+            )
+        )
+    accesses = [
+        (
+            one.array,
+            "write" if one.write else "read",
+            f"{one.width} B",
+            f"{one.requests:,}",
+            f"{one.sectors / one.requests:.3g}" if one.sectors else "-",
+            f"{one.efficiency:.0%}" if one.sectors else "-",
+            f"{one.ways:.3g}" if one.shared else "-",
+        )
+        for one in found[LAST].patterns[0]
+    ]
+    show.heading("Every access of the last rung, of one block")
+    show.table(
+        ("array", "", "a thread", "requests of warps", "sectors each", "used", "bank rounds"),
+        accesses,
+    )
+    session.headline = f"{len(found)} kernels verified, their accesses counted, not timed"
+    session.report["gpu"] = {
+        name: {
+            "bytes_per_flop": one.bytes_per_flop,
+            "coalescing": one.coalescing,
+            "bank_rounds": one.bank_rounds,
+            "requests": one.requests,
+        }
+        for name, one in found.items()
+    }
+    wrong_way, right_way = found["threads, x along rows"], found["threads, x along columns"]
+    show.question(
+        "Which index should threadIdx.x be, and why?",
+        [
+            f"The one whose neighbours lie side by side. Along the columns, "
+            f"{right_way.coalescing:.0%} of the bytes that move are used; along the rows "
+            f"{wrong_way.coalescing:.0%}, and the same product asks for "
+            f"{show.times(wrong_way.bytes_per_flop / right_way.bytes_per_flop)} the bytes.",
+            "What is not seen here: what the caches keep, and how much of it all hides behind "
+            "arithmetic. That takes a GPU and a clock.",
+        ],
+    )
+
+
+def _fetches(of: Facts) -> int:
+    """Requests of warps that read A and B."""
+    return sum(one.requests for one in of.patterns[0] if one.array in ("A", "B"))
 
 
 def _compare(session, whose: dict[str, str]) -> None:
@@ -181,6 +286,37 @@ def _answer(session, sizes, pairs: list[Comparison], found: int | None) -> None:
         "costs what it did."
     )
     show.question("At what size does parallelization start helping, and why?", answer)
+
+
+def gpu_variant(name: str, size: tuple[int, int, int], whose: Any, seed: int) -> Facts:
+    """A variant of GPU_VARIANTS: the phase's rung with one thing changed."""
+    rung, change = GPU_VARIANTS[name]
+    lesson = exercise.load_lesson("manual_schedule")
+    tiling = lesson.ONE_EACH if rung == "2.6" else lesson.TILE_EACH
+    if change == "narrow":
+        tiling = replace(tiling, width=1)
+
+    def schedule(size: tuple[int, int, int]):
+        sch = lesson.matmul(*size)
+        for known, owner in whose:
+            body = exercise.body(known, owner)
+            lesson.climb_gpu(sch, known, bind_the_other_way if change == "swap" else body, tiling)
+            if known == rung:
+                return sch
+        raise KeyError(rung)
+
+    return gpu_facts(schedule, size, seed)
+
+
+def bind_the_other_way(sch, threads: tuple[int, int], each: tuple[int, int]) -> None:
+    """2.6 with x along the rows and y along the columns."""
+    i, j, k = sch.get_loops(sch.get_sblock("C"))
+    by, tx, yi = sch.split(i, [None, threads[0], each[0]])
+    bx, ty, xi = sch.split(j, [None, threads[1], each[1]])
+    sch.reorder(by, bx, ty, tx, k, yi, xi)
+    axes = ("blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x")
+    for loop, axis in zip((by, bx, ty, tx), axes, strict=True):
+        sch.bind(loop, axis)
 
 
 def _at(size: int, seed: int, steps: tuple[str, ...]) -> dict[str, Any]:

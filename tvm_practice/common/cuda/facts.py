@@ -48,6 +48,11 @@ class Facts:
         return sum(one.fewest for one in found) / sum(one.sectors for one in found)
 
     @property
+    def requests(self) -> int:
+        """Loads and stores of all warps of the traced blocks."""
+        return sum(one.requests for each in self.patterns for one in each)
+
+    @property
     def bank_rounds(self) -> float | None:
         """Rounds of the shared memory's banks for each request, None without shared memory."""
         found = [one for each in self.patterns for one in each if one.shared]
