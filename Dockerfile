@@ -1,6 +1,8 @@
 FROM python:3.12-slim-bookworm
 
-# No compiler: TVM generates machine code by itself, and links it in memory.
+# TVM needs no compiler: it generates machine code by itself, and links it in memory. g++ is for --target cuda-sim, which
+# compiles CUDA code for the CPU.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir --root-user-action=ignore "uv>=0.9,<1"
 
 # The environment lies outside /workspace, which the project folder is mounted over. Bytecode is compiled now, because

@@ -4,6 +4,7 @@ it is caught."""
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from tvm_practice.common.exercise import GPU, REFERENCE, catalogue
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.verify import Wrong
 from tvm_practice.common.worker import call
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="the simulator compiles with g++, which is not installed"
+)
 
 SIZE = (64, 64, 48)
 ANSWERS = Path(__file__).parent / "wrong_answers" / "manual_schedule.py"
