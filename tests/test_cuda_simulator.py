@@ -176,7 +176,7 @@ def test_a_missing_barrier_after_the_fetch_is_a_race_between_two_blocks(lesson) 
     assert found.kind == "read after write"
     assert re.search(
         r'^In block \(0, 0\), thread \(\d, \d\) reads [AB]_shared\[\d+\] in the block "C", which '
-        r'thread \(\d, \d\) has written in the block "[AB]_shared", and no barrier stands between',
+        r'thread \(\d, \d\) writes in the block "[AB]_shared", and no barrier stands between',
         found.sentence,
     ), found.sentence
     assert "A barrier is missing after" in found.sentence

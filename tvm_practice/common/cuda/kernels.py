@@ -176,7 +176,7 @@ def _split(source: str) -> tuple[str, dict[str, str]]:
     for piece in pieces:
         head = piece.partition("\n")[0]
         if not head.endswith(";"):  # a declaration comes before each definition
-            bodies[re.search(r"(\w+)\((?!\d+\))[^()]*\) \{$", head)[1]] = piece
+            bodies[re.search(r"(\w+)\((?!\d+\))[^()]*\) \{$", head)[1]] = piece.rstrip()
     return source[: starts[0]], bodies
 
 

@@ -328,9 +328,8 @@ class Simulated:
 
 _RACES = {
     "read after write": (
-        "which {other} has written{there}, and no barrier stands between the two: in another order "
-        "of the threads, it reads what was there before. A barrier is missing after {name} is "
-        "filled."
+        "which {other} writes{there}, and no barrier stands between the two: in another order of "
+        "the threads, it reads what was there before. A barrier is missing after {name} is filled."
     ),
     "write after read": (
         "which {other} reads{there}, and no barrier stands between the two: in another order of "
