@@ -53,6 +53,12 @@ def test_a_lesson_without_a_part_for_gpus_says_so_and_is_no_failure() -> None:
     assert "This lesson has no part for --target cuda-sim; --target cpu runs it." in done.stdout
 
 
+def test_a_size_that_a_gpu_tile_does_not_divide_is_refused() -> None:
+    done = phase("manual_schedule", "--target", "cuda-sim", "--size", "1000x517x333")
+    assert done.returncode == 2
+    assert "takes multiples of 64x64x16, such as 1024x2048x512." in done.stderr
+
+
 def test_phase_2_for_a_gpu_verifies_each_rung_and_times_none() -> None:
     done = phase("manual_schedule", "--target", "cuda-sim", "--quick", "--seed", "1")
     assert done.returncode == 0, done.stderr

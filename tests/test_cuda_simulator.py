@@ -19,6 +19,7 @@ from tvm_practice.common.exercise import GPU, REFERENCE, catalogue
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.verify import Wrong
 from tvm_practice.common.worker import call
+from tvm_practice.experiments import manual_schedule
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="the simulator compiles with g++, which is not installed"
@@ -250,6 +251,10 @@ def test_some_blocks_alone_write_their_own_elements(lesson) -> None:
     written = ~np.isnan(arrays[2])
     assert written[:32, 32:].all()
     assert written.sum() == 32 * 32
+
+
+def test_the_command_line_takes_the_multiples_that_the_lesson_needs(lesson) -> None:
+    assert lesson.fits(lesson.TILE_EACH) == manual_schedule.GPU_MULTIPLES
 
 
 def test_a_function_without_threads_is_no_kernel(lesson) -> None:

@@ -357,3 +357,54 @@ def predict_everything_added(M, N, K, operations, gflops, gbytes):
 def predict_the_other_way_round(M, N, K, operations, gflops, gbytes):
     product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
     return product + 2 * one_pass, product + epilogue
+
+
+# ----------------------------------------------------------------------------- 5 on a GPU
+
+
+def into_the_thread(sch):
+    """Move G into the loop of the threads along x, and return it."""
+    tx = sch.get_loops(sch.get_sblock("C_local"))[3]
+    sch.reverse_compute_at(sch.get_sblock("G"), tx)
+    return sch.get_sblock("G")
+
+
+@right("fused_gelu.5")
+def fuse_kernels_by_name(sch):
+    sch.reverse_compute_inline("G")
+
+
+@right("fused_gelu.5")
+def fuse_kernels_by_moving_g(sch):
+    block = into_the_thread(sch)
+    sch.set_scope(sch.get_sblock("C_local"), 0, "local")
+    sch.vectorize(sch.get_loops(block)[-1])
+
+
+@wrong("fused_gelu.5", 'no loop of the block "G" is bound')
+def fuse_kernels_not_at_all(sch):
+    sch.get_sblock("G")
+
+
+@wrong("fused_gelu.5", "There are 2 kernels: the first stores C")
+def fuse_kernels_by_binding_g(sch):
+    i, j = sch.get_loops(sch.get_sblock("G"))
+    block, thread = sch.split(sch.fuse(i, j), [None, 128])
+    sch.bind(block, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+
+
+@wrong("fused_gelu.5", "C, is still in global memory, a buffer that no caller gives")
+def fuse_kernels_with_c_in_global_memory(sch):
+    into_the_thread(sch)
+
+
+@wrong("fused_gelu.5", "one element at a time")
+def fuse_kernels_one_element_at_a_time(sch):
+    into_the_thread(sch)
+    sch.set_scope(sch.get_sblock("C_local"), 0, "local")
+
+
+@wrong("fused_gelu.5", "The block C_update is not a complete block")
+def fuse_kernels_the_usual_way(sch):
+    sch.compute_inline(sch.get_sblock("C_update"))

@@ -9,6 +9,8 @@ import numpy as np
 
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
+from tvm_practice.common.cuda.kernels import NoKernel
+from tvm_practice.common.cuda.simulate import simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -139,13 +141,20 @@ def _reference_relu(x: np.ndarray) -> np.ndarray:
 def assert_computes(
     module, trial: Trial, M: int, N: int, K: int, activation: Callable = _reference_gelu
 ) -> None:
-    """G = activation(A @ B + bias), on random numbers."""
-    a, b, bias = inputs(trial, M, N, K)
+    """A module computes G = activation(A @ B + bias), on random numbers."""
     try:
         function = build(module)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
         raise Wrong(f"TVM cannot compile this program: {reason}") from None
+    assert_right(function, trial, M, N, K, activation)
+
+
+def assert_right(
+    function: Callable, trial: Trial, M: int, N: int, K: int, activation: Callable = _reference_gelu
+) -> None:
+    """The same for a function that is ready to be called."""
+    a, b, bias = inputs(trial, M, N, K)
     got = verify.run(function, (a, b, bias), (M, N))
     c, magnitude = verify.matmul_reference(a, b)
     want = activation(c + bias)
@@ -407,3 +416,65 @@ def predict(body: Callable, trial: Trial) -> None:
         if isclose(got[1], want[0], rel_tol=1e-9) and isclose(got[0], want[1], rel_tol=1e-9):
             raise Wrong(f"{told} They are in the other order: fused first.")
         raise Wrong(told)
+
+
+# ---------------------------------------------------------------------------------- 5 on a GPU
+
+
+def on_gpu(M: int, N: int, K: int, threads: tuple[int, int]):
+    """The expression after phase 2's GPU ladder, by references, with G on its own."""
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    phase = load_lesson("manual_schedule")
+    tanh = body_of("fused_gelu.1")
+    tensors = body_of("fused_gelu.2")(M, N, K, lambda x: lesson.gelu(x, tanh))
+    sch = Schedule(te.create_prim_func(tensors))
+    tiling = phase.Tiling(threads, each=(4, 4), depth=8, width=4)
+    for known in phase.GPU_LADDER:
+        phase.climb_gpu(sch, known, body_of(known), tiling)
+    return sch
+
+
+@check(
+    "fused_gelu.5",
+    hints=(
+        "G is to disappear as a block: its arithmetic goes into the block that stores C.",
+        "`sch.reverse_compute_inline(block)` puts a block into the one that writes what it reads.",
+        '`sch.reverse_compute_inline(sch.get_sblock("G"))`',
+    ),
+)
+def fuse_kernels(body: Callable, trial: Trial) -> None:
+    M, N, K = 64, 96, 16
+    sch = on_gpu(M, N, K, (8, 8))
+    before = loop_nest(sch.mod)
+    trial.call(body, sch)
+    after = loop_nest(sch.mod)
+    trial.show(after, before)
+    try:
+        function = simulated(sch.mod)
+    except NoKernel as error:
+        raise Wrong(f"G is not in the kernel: {error}") from None
+    except Wrong:
+        raise
+    except Exception as error:
+        if "Cannot allocate global memory" in str(error):
+            raise Wrong(
+                "G is in the kernel, but what it reads, C, is still in global memory, a buffer "
+                "that no caller gives. `sch.set_scope(block, 0, ...)` says where a block's result "
+                "lives; or let G be inlined, so that there is no C."
+            ) from None
+        reason = str(error).strip().splitlines()[-1]
+        raise Wrong(f"TVM cannot make a kernel of this schedule: {reason}") from None
+    if len(function.kernels) > 1:
+        raise Wrong(
+            f"There are {len(function.kernels)} kernels: the first stores C, {M * N * 4:,} bytes "
+            "at this size, and the second reads it again. G belongs into the first."
+        )
+    store = next((block for block in after.blocks if block.stores_to == "G"), None)
+    if store is None or store.loops[-1].kind != "vectorized":
+        raise Wrong(
+            "One kernel, but it stores G one element at a time. The loop over a thread's columns "
+            "is to be vectorized, as the store of C was."
+        )
+    assert_right(function, trial, M, N, K)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
 from tvm_practice.common.competitors import flops
+from tvm_practice.common.cuda import facts
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.target import register_tile, second_level_cache
 from tvm_practice.common.timing import (
@@ -31,6 +32,9 @@ OWNER = {LEARNER: "yours", REFERENCE: "reference"}
 # the clamp 2, the two polynomials 6 and 3 multiply-adds, and x * x, a product and a division.
 EPILOGUE_OPERATIONS = 1 + 8 + 2 + 2 * (6 + 3) + 3
 
+ON_GPU = "fused_gelu.5"
+GPU_SIZE = (512, 3072, 768)  # a transformer's first feed-forward layer
+
 # What the bench measures: M, N, K; the second is a transformer's first feed-forward layer.
 SIZES = ((1024, 1024, 1024), (512, 3072, 768))
 QUICK_SIZES = ((64, 64, 32),)
@@ -43,6 +47,33 @@ def run(session) -> None:
     size = session.size(quick=512, full=1024)
     measured = _compare(session, size, whose)
     _key_question(session, size, measured, whose)
+
+
+def run_gpu(session) -> None:
+    """The fused kernel beside the two, simulated; the bytes that each asks of global memory."""
+    whose = {known: session.exercise(known) for known in (*EXERCISES[:2], ON_GPU)}
+    found = {}
+    for name in ("two kernels", "one kernel"):
+        with show.waiting(f"{name} ..."):
+            found[name] = session.call(gpu_kernels, name, tuple(whose.items()), session.seed)
+    show.heading("gelu(A @ B + bias) on a GPU, {} x {} x {}, float32".format(*GPU_SIZE))
+    facts.table(found, "Run in the simulator on a small product and verified; see phase 2.")
+    two, one = found.values()
+    M, N, K = GPU_SIZE
+    session.headline = f"{len(one.kernels)} kernel instead of {len(two.kernels)}, verified"
+    session.report["gpu"] = {
+        name: {"kernels": len(made.kernels), "bytes_per_flop": made.bytes_per_flop}
+        for name, made in found.items()
+    }
+    show.question(
+        "In a fused kernel, what does the GELU still cost?",
+        [
+            f"Two kernels are two launches, and C goes to memory and back: at {M} x {N} "
+            f"{2 * 4 * M * N / 1e6:.3g} MB, beside {4 * (M * K + K * N + M * N) / 1e6:.3g} MB that "
+            "any version has to move once. In one kernel it costs arithmetic alone, on numbers "
+            "that are in registers already. How much of that hides, a GPU would tell.",
+        ],
+    )
 
 
 def _compare(session, size: Size, whose: dict[str, str]) -> Comparison:
@@ -175,12 +206,16 @@ def inputs(M: int, N: int, K: int, seed: int) -> list[np.ndarray]:
     return [verify.random_array(rng, M, K), b, verify.random_array(rng, N)]
 
 
-def _runnable(call, got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> Runnable:
+def assert_right(got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> None:
     c, magnitude = verify.matmul_reference(a, b)
     x = c + bias
     want = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     # The GELU changes by at most 1.13 times what its argument changes by; the 1 is for tanh's own.
     verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, a.shape[1], "G")
+
+
+def _runnable(call, got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> Runnable:
+    assert_right(got, a, b, bias)
     M, N, K = *got.shape, a.shape[1]
     moved = 4.0 * (M * K + K * N + N + M * N)
     return Runnable(
@@ -256,6 +291,42 @@ def make_separate(M: int, N: int, K: int, seed: int, whose: dict[str, str]) -> R
         sch.vectorize(lane)
         sch.annotate(piece, "pragma_loop_partition_hint", True)
     return _compiled(sch, M, N, K, seed)
+
+
+def gpu_kernels(name: str, steps: tuple[tuple[str, str], ...], seed: int) -> facts.Facts:
+    """The layer after phase 2's GPU ladder: G in a kernel of its own, or fused by ON_GPU."""
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    whose = dict(steps)
+    lesson = exercise.load_lesson("fused_gelu")
+    phase = exercise.load_lesson("manual_schedule")
+    tanh = exercise.body("fused_gelu.1", whose["fused_gelu.1"])
+
+    def schedule(M: int, N: int, K: int) -> Schedule:
+        expression = exercise.body("fused_gelu.2", whose["fused_gelu.2"])
+        tensors = expression(M, N, K, lambda x: lesson.gelu(x, tanh))
+        sch = Schedule(te.create_prim_func(tensors))
+        for known in phase.GPU_LADDER:
+            phase.climb_gpu(sch, known, exercise.body(known))
+        if name == "one kernel":
+            exercise.body(ON_GPU, whose[ON_GPU])(sch)
+        else:
+            block, thread = sch.split(sch.fuse(*sch.get_loops(sch.get_sblock("G"))), [None, 256])
+            sch.bind(block, "blockIdx.x")
+            sch.bind(thread, "threadIdx.x")
+        return sch
+
+    M, N, K = (2 * side for side in phase.fits(phase.TILE_EACH))
+    a, b, bias = inputs(M, N, K, seed)
+
+    def is_right(function) -> None:
+        got = verify.run(function, (a, b, bias), (M, N))
+        assert_right(got, a, b, bias)
+
+    arrays = (a, b, bias, np.full((M, N), np.nan, "float32"))
+    full, small = schedule(*GPU_SIZE), schedule(M, N, K)
+    return facts.facts(full, small, arrays, is_right, flops(M, N, K))
 
 
 def make_torch(M: int, N: int, K: int, seed: int, compiled: bool) -> Runnable:

@@ -17,7 +17,7 @@ from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.cuda.kernels import kernels
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
-from tvm_practice.common.target import register_tile, second_level_cache
+from tvm_practice.common.target import UnusableTarget, register_tile, second_level_cache
 from tvm_practice.common.timing import (
     PEAK_FMA,
     PEAK_TRIAD,
@@ -37,6 +37,7 @@ RUNGS = {  # the ladder's steps; the lesson's own LADDER, which can only be read
     "2.5": "pack B",
 }
 GPU_RUNGS = {"2.6": "threads", "2.7": "shared memory", "2.8": "registers", "2.9": "pipeline"}
+GPU_MULTIPLES = (64, 64, 16)  # of M, N, K: the lesson's tiles on a GPU
 ADD_LENGTH = 1 << 24  # three arrays of 64 MiB: beyond most caches
 ORDER_SIZE = 32  # the matmul whose accesses are drawn
 CACHE_LINE_FLOATS = 16
@@ -53,6 +54,7 @@ def run(session) -> None:
 
 def run_gpu(session) -> None:
     """The GPU's ladder, without a GPU: each step simulated, and what it asks of memory counted."""
+    size = gpu_size(session)
     show.heading("Worked: vector addition, a thread for each element")
     with show.waiting("vector addition ..."):
         before, after, source = session.call(gpu_vector_add)
@@ -60,7 +62,6 @@ def run_gpu(session) -> None:
     show.say("The kernel that TVM makes of it, in CUDA C:")
     show.code(source, "cuda")
     whose = {known: session.exercise(known) for known in GPU_RUNGS}
-    size = session.size(quick=1024, full=2048)
     show.heading(f"The ladder, {size[0]} x {size[1]} x {size[2]}, float32, for a V100")
     found = {}
     for known, name in GPU_RUNGS.items():
@@ -89,6 +90,18 @@ def run_gpu(session) -> None:
         }
         for name, one in found.items()
     }
+
+
+def gpu_size(session) -> tuple[int, int, int]:
+    """(M, N, K) asked for with --size, or the default. Raises UnusableTarget if the tiles do not
+    divide it."""
+    size = session.size(quick=1024, full=2048)
+    if any(side % multiple for side, multiple in zip(size, GPU_MULTIPLES, strict=True)):
+        raise UnusableTarget(
+            f"--size {'x'.join(map(str, size))}: on a GPU the lesson takes multiples of "
+            f"{'x'.join(map(str, GPU_MULTIPLES))}, such as 1024x2048x512."
+        )
+    return size
 
 
 def _gpu_answer(found: dict[str, Facts]) -> None:
@@ -356,9 +369,6 @@ def gpu_schedule(last: str, size: tuple[int, int, int], steps: Steps):
     """The matmul after the GPU's ladder up to the rung `last`, as a Schedule."""
     lesson = exercise.load_lesson("manual_schedule")
     tiling = lesson.ONE_EACH if last in ("2.6", "2.7") else lesson.TILE_EACH
-    for side, of in zip(size, lesson.fits(tiling), strict=True):
-        if side % of:
-            raise ValueError(f"{side} is no multiple of {of}")
     sch = lesson.matmul(*size)
     for known, whose in steps:
         lesson.climb_gpu(sch, known, exercise.body(known, whose), tiling)

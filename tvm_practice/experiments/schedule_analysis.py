@@ -13,7 +13,7 @@ from tvm_practice.common.cuda import facts
 from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.target import register_tile
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
-from tvm_practice.experiments.manual_schedule import GPU_RUNGS, gpu_facts, make_step
+from tvm_practice.experiments.manual_schedule import GPU_RUNGS, gpu_facts, gpu_size, make_step
 
 # Multiples of every register tile, so that no size has a copy for padding in it.
 QUICK_SIZES = (32, 64, 96, 128, 192, 256)
@@ -67,7 +67,7 @@ def run(session) -> None:
 def run_gpu(session) -> None:
     """What can be said of GPU schedules without a clock: how warps touch memory, rung by rung and
     for schedules with one thing changed."""
-    size = session.size(quick=1024, full=2048)
+    size = gpu_size(session)
     with show.waiting("the steps of phase 2 ..."):
         whose = {known: session.whose(known) for known in GPU_RUNGS}
     show.heading("What a warp asks of memory")

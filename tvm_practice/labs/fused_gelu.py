@@ -2,6 +2,7 @@
 
     python -m tvm_practice.labs.fused_gelu                        run this lesson
     python -m tvm_practice.labs.fused_gelu --hint fused_gelu.1    a nudge, when you are stuck
+    python -m tvm_practice.labs.fused_gelu --target cuda-sim      its last step, for a GPU
 
 Half of a transformer's layer is G = gelu(A @ B + bias). Written as three operations it is three
 passes: the product is stored, read to add the bias, stored, read for the GELU, stored. Each pass
@@ -22,7 +23,7 @@ import math
 from tvm import te, tirx
 from tvm.s_tir import Schedule
 
-from tvm_practice.common.exercise import exercise
+from tvm_practice.common.exercise import GPU, exercise
 from tvm_practice.common.target import slabs_for
 
 # -------------------------------------------------------------------- worked: a tanh, and its price
@@ -209,6 +210,31 @@ def predict(
     """
     # TODO(fused_gelu.4): about 4 lines.
     raise NotImplementedError("fused_gelu.4 predict")
+
+
+# --------------------------------------------------------------------------------- 5 on a GPU
+#
+# Phase 2's ladder for a GPU, 2.6 to 2.9, treats the block "C" of this expression as it always did:
+# in the end each thread has its tile of C in registers, "C_local", and the block of that name
+# stores it to C, in global memory. The block "G" stands after it with two loops of its own, which
+# are bound to nothing. Bind them, and there are two kernels: the first writes C, M * N * 4 bytes
+# that a GPU has to bring to its memory and back, and the second reads it.
+#
+# One kernel is better, and it is the other way round from 2.4: there a block was moved into the
+# tile. Here the tile's own store can do G's work, if G is inlined into the block that writes what G
+# reads, with `sch.reverse_compute_inline(block)`. ("Reverse", because compute_inline goes the usual
+# way, from a block into its readers.)
+
+
+@exercise("fused_gelu.5", "One kernel on a GPU", target=GPU)
+def fuse_kernels(sch: Schedule) -> None:
+    """Compute G where each thread stores its tile, so that C never is in global memory.
+
+    sch: as phase 2's GPU ladder leaves it: threads' loops around "C_update" and "C_local", which
+    stores to C; then the block "G" with its loops i and j. The store stays vectorized.
+    """
+    # TODO(fused_gelu.5): one line will do.
+    raise NotImplementedError("fused_gelu.5 fuse_kernels")
 
 
 # When you run this file, ask yourself: in a fused kernel, what does the GELU still cost, and where

@@ -40,3 +40,7 @@ def predict(
     epilogue = operations * M * N / (gflops * 1e9)
     one_pass = 2 * 4 * M * N / (gbytes * 1e9)
     return product + epilogue, product + 2 * one_pass
+
+
+def fuse_kernels(sch: Schedule) -> None:
+    sch.reverse_compute_inline(sch.get_sblock("G"))

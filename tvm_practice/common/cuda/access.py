@@ -59,8 +59,9 @@ def patterns(traced: Traced) -> list[Pattern]:
     names = [*kernel.parameters, *(array.name for array in kernel.shared)]
     first_shared = len(kernel.parameters)
     found = []
-    for site in np.unique(traced.accesses["site"]):
-        accesses = traced.accesses[traced.accesses["site"] == site]
+    loaded = _without_repeated_loads(traced)
+    for site in np.unique(loaded["site"]):
+        accesses = loaded[loaded["site"] == site]
         array = int(accesses["array"][0])
         size = int(accesses["size"][0])
         width, write = size % _WRITE, size >= _WRITE
@@ -93,6 +94,21 @@ def merged(found: list[Pattern]) -> list[Pattern]:
         )
         for key, ones in groups.items()
     ]
+
+
+def _without_repeated_loads(traced: Traced) -> np.ndarray:
+    """The accesses without loads that a compiler leaves out: where a thread loads an element of an
+    array, and the next it loads of this array is the same again, it is in a register still. (A
+    polynomial of an element names it many times.)"""
+    accesses = traced.accesses
+    keys = np.stack(
+        [accesses["thread"], accesses["array"], accesses["size"], accesses["offset"]]
+    ).astype(np.int64)
+    order = np.lexsort((np.arange(len(accesses)), *keys[2::-1]))  # each thread's own, in its order
+    ordered = keys[:, order]
+    repeated = np.zeros(len(accesses), bool)
+    repeated[order[1:]] = (ordered[:, 1:] == ordered[:, :-1]).all(axis=0)
+    return accesses[~(repeated & (accesses["size"] < _WRITE))]
 
 
 def _requests(accesses: np.ndarray) -> list[np.ndarray]:
