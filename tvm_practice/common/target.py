@@ -6,6 +6,7 @@ NumPy or torch is loaded, and `tvm_practice/__init__.py` calls `set_thread_envir
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -79,10 +80,30 @@ def check_usable(name: str) -> None:
     if name == "cuda-sim":
         require_compiler()
     if name == "cuda":
+        found = "there is one here, but" if (missing := _missing_for_cuda()) is None else missing
         raise UnusableTarget(
-            "the lessons do not run on a GPU yet; --target cuda-sim checks the same schedules "
-            "without one, and --target cpu runs and times those for the CPU."
+            f"--target cuda needs a GPU; {found} the lessons do not run on one yet. --target "
+            "cuda-sim checks the same schedules without one, and --target cpu runs and times those "
+            "for the CPU."
         )
+
+
+# What CUDA code needs on a machine, and who brings it. The runtime's number is the one that TVM's
+# wheel is linked with.
+_CUDA_LIBRARIES = {
+    "libcuda.so.1": "NVIDIA's driver",
+    "libcudart.so.13": "the CUDA runtime (pip install nvidia-cuda-runtime)",
+}
+
+
+def _missing_for_cuda() -> str | None:
+    """What a machine lacks for --target cuda, as a clause; None if nothing."""
+    for library, name in _CUDA_LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return f"{library}, {name}, is not here, and"
+    return None
 
 
 def require_compiler() -> str:

@@ -326,7 +326,10 @@ def gpu_kernels(name: str, steps: tuple[tuple[str, str], ...], seed: int) -> fac
 
     arrays = (a, b, bias, np.full((M, N), np.nan, "float32"))
     full, small = schedule(*GPU_SIZE), schedule(M, N, K)
-    return facts.facts(full, small, arrays, is_right, flops(M, N, K))
+    rows, columns, depth = GPU_SIZE
+    moved = 4.0 * (rows * depth + depth * columns + columns + rows * columns)
+    work = (flops(*GPU_SIZE), moved)
+    return facts.facts(full, small, arrays, is_right, flops(M, N, K), work)
 
 
 def make_torch(M: int, N: int, K: int, seed: int, compiled: bool) -> Runnable:

@@ -15,6 +15,7 @@ from tvm_practice.common.competitors import libraries, make_torch_compile, runna
 from tvm_practice.common.cuda import facts as cuda_facts
 from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.cuda.kernels import kernels
+from tvm_practice.common.cuda.resources import V100
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.target import UnusableTarget, register_tile, second_level_cache
@@ -106,6 +107,7 @@ def gpu_size(session) -> tuple[int, int, int]:
 
 def _gpu_answer(found: dict[str, Facts]) -> None:
     threads, shared, registers, last = found.values()
+    balance = V100.bandwidth / V100.float32_peak
     show.question(
         "How many bytes does the product read from global memory for each operation?",
         [
@@ -114,8 +116,9 @@ def _gpu_answer(found: dict[str, Facts]) -> None:
             f"A block that fetches its tiles once, together, needs {shared.bytes_per_flop:.2g}; "
             f"with 4 x 4 elements for each thread the tile is larger, and it is "
             f"{registers.bytes_per_flop:.2g}. That is what decides whether memory or arithmetic is "
-            "the limit: a V100's data sheet gives 900 GB/s against 15,700 GFLOP/s, 0.057 bytes for "
-            "an operation. (The caches take a share of what is asked; how much, only a GPU tells.)",
+            f"the limit: by its data sheet a V100 moves {V100.bandwidth / 1e9:,.0f} GB/s and "
+            f"computes {V100.float32_peak / 1e9:,.0f} GFLOP/s, {balance:.2g} bytes for an "
+            "operation. (The caches take a share of what is asked; how much, only a GPU tells.)",
             f"Shared memory then needs {registers.bank_rounds:.2g} rounds for a request, and "
             f"{last.bank_rounds:.2g} once the rows of A_shared are spread.",
         ],
@@ -398,7 +401,10 @@ def gpu_facts(
 
     arrays = (a, b, np.full((M, N), np.nan, "float32"))
     full, small = schedule(size), schedule((M, N, K))
-    return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K)
+    rows, columns, depth = size
+    moved = 4.0 * (rows * depth + depth * columns + rows * columns)
+    work = (2.0 * rows * columns * depth, moved)
+    return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K, work)
 
 
 def access_order(steps: Steps) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from tvm_practice.common import show
 from tvm_practice.common.cuda.access import Pattern, merged, patterns
 from tvm_practice.common.cuda.kernels import Kernel, kernels
+from tvm_practice.common.cuda.resources import DEVICES, Report, available, report, roofline
 from tvm_practice.common.cuda.simulate import Simulated, simulated
 
 SECTOR_BYTES = 32
@@ -22,7 +23,8 @@ class Facts:
     at a size small enough for it.
 
     patterns: how one block's warps touch memory, for each kernel. flops: of the small run.
-    verified: that its result was right.
+    verified: that its result was right. reports: what each kernel needs of each of DEVICES, empty
+    where NVIDIA's compiler is missing.
     """
 
     kernels: tuple[Kernel, ...]
@@ -30,6 +32,7 @@ class Facts:
     patterns: tuple[tuple[Pattern, ...], ...]
     flops: float
     verified: bool
+    reports: tuple[tuple[Report, ...], ...]
 
     @property
     def bytes_per_flop(self) -> float:
@@ -61,23 +64,44 @@ class Facts:
 
 
 def facts(
-    full: Any, small: Any, arrays: Sequence[np.ndarray], verify: Callable[..., None], flops: float
+    full: Any,
+    small: Any,
+    arrays: Sequence[np.ndarray],
+    verify: Callable[..., None],
+    flops: float,
+    work: tuple[float, float] | None = None,
 ) -> Facts:
-    """Lower the schedule `full`; run and trace `small`, the same schedule at a small size.
+    """Lower and compile the schedule `full`; run and trace `small`, the same schedule at a small
+    size.
 
     arrays: the arguments of `small`; verify(simulated) runs it and raises Wrong if it is not right;
-    flops: its operations. To be called in a worker.
+    flops: its operations. work: operations of `full`, and the bytes that have to be moved once,
+    for the estimate from a data sheet. To be called in a worker.
     """
     library: Simulated = simulated(small.mod)
     verify(library)
     traced = library.trace([np.array(array) for array in arrays])
+    made = kernels(full.mod)
     return Facts(
-        kernels(full.mod),
+        made,
         library.kernels,
         tuple(tuple(merged(patterns(one))) for one in traced),
         flops,
         verified=True,
+        reports=_reports(full.mod, work) if available() is None else (),
     )
+
+
+def _reports(module: Any, work: tuple[float, float] | None) -> tuple[tuple[Report, ...], ...]:
+    """What each kernel needs of each device; the estimate is the first one's, of all the work."""
+    by_device = []
+    for device in DEVICES:
+        estimate = roofline(*work, device) if work else None
+        first, *others = kernels(module, device.arch)
+        by_device.append(
+            [report(first, device, estimate), *(report(one, device) for one in others)]
+        )
+    return tuple(zip(*by_device, strict=True))
 
 
 def table(named: dict[str, Facts], caption: str = "") -> None:
@@ -110,3 +134,50 @@ def table(named: dict[str, Facts], caption: str = "") -> None:
         rows,
         caption,
     )
+    _resources(named)
+
+
+def _resources(named: dict[str, Facts]) -> None:
+    """What the kernels need of a V100 and an H100: a second table, where NVRTC is there."""
+    if not any(one.reports for one in named.values()):
+        show.line(f"  {available()}", "dim")
+        return
+    rows = []
+    for name, one in named.items():
+        for number, reports in enumerate(one.reports):
+            for told in reports:
+                usage, fits = told.usage, told.occupancy
+                local = usage.stack_bytes + usage.spill_store_bytes + usage.spill_load_bytes
+                rows.append(
+                    (
+                        name if number == 0 else f"{name}, kernel {number + 1}",
+                        told.device,
+                        str(usage.registers),
+                        f"{local} B" if local else "none",
+                        f"{fits.blocks}",
+                        f"{fits.share:.0%}",
+                        _short(fits.limit),
+                        show.seconds(told.estimate.lower_bound) if told.estimate else "-",
+                    )
+                )
+    show.table(
+        (
+            "schedule",
+            "GPU ",
+            "registers",
+            "spilled",
+            "blocks / SM",
+            "occupancy",
+            "limited by ",
+            "roofline",
+        ),
+        rows,
+        "Compiled by NVRTC for sm_70 and sm_90; no GPU ran it. Roofline: no version can take less, "
+        "by the GPU's data sheet; an estimate, not a time.",
+    )
+
+
+def _short(limit: str) -> str:
+    """ "64 warps per SM; registers: 30 per thread, ..." as "warps, registers"."""
+    words = [one.partition(":")[0].removesuffix(" per SM").strip() for one in limit.split(";")]
+    return ", ".join(word.lstrip("0123456789 ") for word in words)
