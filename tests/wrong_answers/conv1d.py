@@ -4,6 +4,7 @@ reference."""
 from tvm import te, tirx
 
 from tests.wrong_answers import right, wrong
+from tvm_practice.labs.conv1d import fetch
 
 
 def zero():
@@ -496,3 +497,174 @@ def reuse_with_the_residues_unrolled_too(sch, taps, lanes):
     sch.reorder(residue, tap)
     sch.unroll(tap)
     sch.unroll(residue)
+
+
+# ------------------------------------------------------------------------------ 6 threads on a GPU
+
+
+def bind_as(sch, factors, axes, name="C"):
+    """Split i of a block by `factors`, and bind its parts to `axes` (None: not at all)."""
+    i, *_ = sch.get_loops(sch.get_sblock(name))
+    parts = sch.split(i, factors)
+    for loop, axis in zip(parts, axes, strict=True):
+        if axis:
+            sch.bind(loop, axis)
+    return parts
+
+
+@right("conv1d.6")
+def bind_threads_first(sch, count):
+    i, _ = sch.get_loops(sch.get_sblock("C"))
+    block, thread = sch.split(i, [None, count])
+    sch.bind(thread, "threadIdx.x")
+    sch.bind(block, "blockIdx.x")
+
+
+@right("conv1d.6")
+def bind_threads_with_k_split(sch, count):
+    bind_as(sch, [None, count], ("blockIdx.x", "threadIdx.x"))
+    *_, k = sch.get_loops(sch.get_sblock("C"))
+    sch.split(k, [None, 2])
+
+
+@wrong("conv1d.6", "and none is bound")
+def bind_no_threads(sch, count):
+    bind_as(sch, [None, count], (None, None))
+
+
+@wrong("conv1d.6", "nothing is bound to threadIdx.x")
+def bind_blocks_alone(sch, count):
+    bind_as(sch, [None, count], ("blockIdx.x", None))
+
+
+@wrong("conv1d.6", "Neighbouring threads take results that lie")
+def bind_threads_to_the_outer_loop(sch, count):
+    bind_as(sch, [count, None], ("threadIdx.x", "blockIdx.x"))
+
+
+@wrong("conv1d.6", "threads; expected 8")
+def bind_threads_of_another_count(sch, count):
+    bind_as(sch, [None, count // 2], ("blockIdx.x", "threadIdx.x"))
+
+
+@wrong("conv1d.6", "threads at the same time would add to one sum")
+def bind_threads_to_the_taps(sch, count):
+    i, k = sch.get_loops(sch.get_sblock("C"))
+    sch.bind(i, "blockIdx.x")
+    sch.bind(k, "threadIdx.x")
+
+
+# --------------------------------------------------------------------------- 7 virtual threads
+
+
+VIRTUAL = ("blockIdx.x", "vthread.x", "threadIdx.x")
+
+
+@right("conv1d.7")
+def bind_virtual_in_two_splits(sch, each, count):
+    i, _ = sch.get_loops(sch.get_sblock("T"))
+    block, rest = sch.split(i, [None, each * count])
+    virtual, thread = sch.split(rest, [each, None])
+    for loop, axis in zip((block, virtual, thread), VIRTUAL, strict=True):
+        sch.bind(loop, axis)
+
+
+@right("conv1d.7")
+def bind_virtual_from_the_inside(sch, each, count):
+    i, _ = sch.get_loops(sch.get_sblock("T"))
+    rest, thread = sch.split(i, [None, count])
+    sch.bind(thread, "threadIdx.x")
+    block, virtual = sch.split(rest, [None, each])
+    sch.bind(block, "blockIdx.x")
+    sch.bind(virtual, "vthread.x")
+
+
+@wrong("conv1d.7", "no loop is bound to vthread.x")
+def bind_virtual_as_a_loop(sch, each, count):
+    bind_as(sch, [None, each, count], ("blockIdx.x", None, "threadIdx.x"), "T")
+
+
+@wrong("conv1d.7", "Neighbouring threads take results that lie 2 apart")
+def bind_virtual_to_neighbours(sch, each, count):
+    bind_as(sch, [None, count, each], ("blockIdx.x", "threadIdx.x", "vthread.x"), "T")
+
+
+@wrong("conv1d.7", "A block has 2 threads; expected 8")
+def bind_virtual_with_swapped_factors(sch, each, count):
+    bind_as(sch, [None, count, each], VIRTUAL, "T")
+
+
+@wrong("conv1d.7", "nothing is bound to threadIdx.x")
+def bind_virtual_without_threads(sch, each, count):
+    bind_as(sch, [None, each, count], ("blockIdx.x", "vthread.x", None), "T")
+
+
+@wrong("conv1d.7", "There are 4 virtual threads; expected 2")
+def bind_virtual_with_too_many(sch, each, count):
+    bind_as(sch, [None, 2 * each, count], VIRTUAL, "T")
+
+
+# ------------------------------------------------------------------------- 8 the memory hierarchy
+
+
+def place_but(sch, count, shared=True, taps=True, local=True, at=0, fetched=True, store=True):
+    """The reference, with one thing changed."""
+    P, T, C = (sch.get_sblock(name) for name in "PTC")
+    around = sch.get_loops(T)
+    copies = [P]
+    if shared:
+        sch.set_scope(P, 0, "shared")
+    if taps:
+        copies.append(sch.cache_read(T, 1, "shared"))
+    for copy in copies:
+        sch.compute_at(copy, around[at])
+        if fetched:
+            fetch(sch, copy, count)
+    if local:
+        sch.set_scope(T, 0, "local")
+    if store:
+        sch.reverse_compute_at(C, around[2])
+
+
+@right("conv1d.8")
+def place_from_the_result_backwards(sch, count):
+    P, T, C = (sch.get_sblock(name) for name in "PTC")
+    block, _, thread, _ = sch.get_loops(T)
+    sch.reverse_compute_at(C, thread)
+    sch.set_scope(T, 0, "local")
+    sch.compute_at(P, block)
+    fetch(sch, P, count)
+    sch.set_scope(P, 0, "shared")
+    W = sch.cache_read(T, 1, "shared")
+    sch.compute_at(W, block)
+    fetch(sch, W, count)
+
+
+@right("conv1d.8")
+def place_by_name(sch, count):
+    place_but(sch, count)
+
+
+@wrong("conv1d.8", "P is in global memory; expected shared")
+def place_p_in_global_memory(sch, count):
+    place_but(sch, count, shared=False)
+
+
+@wrong("conv1d.8", "The sum reads W itself")
+def place_without_the_taps(sch, count):
+    place_but(sch, count, taps=False)
+
+
+@wrong("conv1d.8", "T is in global memory; a thread's sums belong to registers")
+def place_t_in_global_memory(sch, count):
+    place_but(sch, count, local=False)
+
+
+@wrong("conv1d.8", 'no loop of the block "C" is bound')
+def place_without_the_result(sch, count):
+    place_but(sch, count, store=False)
+
+
+@wrong("conv1d.8", "Every thread fills P by itself")
+def place_without_sharing_out(sch, count):
+    place_but(sch, count, fetched=False)

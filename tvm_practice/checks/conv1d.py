@@ -9,6 +9,8 @@ import numpy as np
 
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
+from tvm_practice.common.cuda.kernels import NoKernel
+from tvm_practice.common.cuda.simulate import simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -500,3 +502,186 @@ def _steps_of_k(sch) -> list[int]:
         return eval(found[0], {}, {name: int(name == moved) for name in loops})
 
     return [tap(name) - tap("") for name in loops]
+
+
+# ---------------------------------------------------------------------------------- on a GPU
+
+
+# (M, N), each, count: a last block that is not full, more than one.
+ON_GPU = (((45, 7), 2, 8), ((100, 16), 3, 32))
+
+
+def assert_convolves_on_gpu(sch, trial: Trial, M: int, N: int) -> None:
+    try:
+        function = simulated(sch.mod)
+    except NoKernel as error:
+        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
+    except Wrong:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Wrong(f"TVM cannot make a kernel of this schedule: {reason}") from None
+    d, w = verify.random_array(trial.rng, M), verify.random_array(trial.rng, N)
+    got = verify.run(function, (d, w), (M + N - 1,))
+    want = np.convolve(d.astype("float64"), w)
+    verify.assert_close(got, want, np.convolve(abs(d.astype("float64")), abs(w)), N, "C")
+
+
+def _bound(block: Block) -> dict[str, int]:
+    """By axis, the place of the loop of a block that is bound to it."""
+    return {loop.kind: n for n, loop in enumerate(block.loops) if "Idx." in loop.kind}
+
+
+def _assert_counts(block: Block, count: int) -> None:
+    """The block's threads are `count` neighbours."""
+    bound = _bound(block)
+    if missing := [axis for axis in ("blockIdx.x", "threadIdx.x") if axis not in bound]:
+        raise Wrong(
+            f"The loops are now {block.order()}; nothing is bound to {' and '.join(missing)}."
+        )
+    for axis, place in bound.items():
+        if block.axes[place] == "R":
+            raise Wrong(
+                f"Loop {block.loops[place].name} runs over the taps and is bound to {axis}: "
+                "threads at the same time would add to one sum."
+            )
+    thread = block.loops[bound["threadIdx.x"]]
+    if block.strides[bound["threadIdx.x"]] != 1:
+        raise Wrong(
+            f"Neighbouring threads take results that lie {block.strides[bound['threadIdx.x']]} "
+            "apart: their 32 samples for a tap do not lie side by side. The threads are the "
+            "innermost part of the split."
+        )
+    if thread.extent != count:
+        raise Wrong(f"A block has {thread.extent} threads; expected {count}.")
+
+
+@check(
+    "conv1d.6",
+    hints=(
+        "One split, two bindings.",
+        '`sch.split(i, [None, count])` gives the outer and the inner loop; `sch.bind(loop, "...")` '
+        "binds one.",
+        'block, thread = sch.split(i, [None, count]); sch.bind(block, "blockIdx.x"); '
+        'sch.bind(thread, "threadIdx.x")',
+    ),
+)
+def bind_threads(body: Callable, trial: Trial) -> None:
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    for (M, N), _, count in ON_GPU:
+        sch = Schedule(te.create_prim_func(body_of("conv1d.1")(M, N)))
+        before = loop_nest(sch.mod)
+        trial.call(body, sch, count)
+        after = loop_nest(sch.mod)
+        trial.show(after, before)
+        block = block_of(after, "C", "it is the result.")
+        if not _bound(block):
+            raise Wrong(
+                f"The loops are now {block.order()}, and none is bound: TVM would make a function "
+                "for the CPU of it."
+            )
+        _assert_counts(block, count)
+        assert_convolves_on_gpu(sch, trial, M, N)
+
+
+def _virtual(M: int, N: int, each: int, count: int):
+    """`padded` by the reference, as a schedule, with a length that fits the tiles."""
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    tile = each * count
+    length = -(-(M + N - 1) // tile) * tile
+    return Schedule(te.create_prim_func(body_of("conv1d.2")(M, N, length)))
+
+
+@check(
+    "conv1d.7",
+    hints=(
+        "One split in three: which block, which of the thread's results, which thread.",
+        '`sch.split(i, [None, each, count])`; the middle one is bound to "vthread.x".',
+        "block, virtual, thread = sch.split(i, [None, each, count]), then bind the three to "
+        '"blockIdx.x", "vthread.x", "threadIdx.x"',
+    ),
+)
+def bind_virtual_threads(body: Callable, trial: Trial) -> None:
+    for (M, N), each, count in ON_GPU:
+        sch = _virtual(M, N, each, count)
+        before = loop_nest(sch.mod)
+        trial.call(body, sch, each, count)
+        after = loop_nest(sch.mod)
+        trial.show(after, before)
+        block = block_of(after, "T", "the sums are to be one.")
+        _assert_counts(block, count)
+        virtual = [n for n, loop in enumerate(block.loops) if loop.kind.startswith("vthread")]
+        if not virtual:
+            raise Wrong(
+                f"The loops are now {block.order()}; no loop is bound to vthread.x, so a thread's "
+                "results are a loop like any other."
+            )
+        if block.loops[virtual[0]].extent != each:
+            raise Wrong(
+                f"There are {block.loops[virtual[0]].extent} virtual threads; expected {each}."
+            )
+        if block.strides[virtual[0]] != count:
+            raise Wrong(
+                f"A thread's results lie {block.strides[virtual[0]]} apart; expected {count}, the "
+                "threads of a block, so that neighbouring threads have neighbours each time."
+            )
+        if [loop.kind for loop in block.loops[:3]] != ["blockIdx.x", "vthread.x", "threadIdx.x"]:
+            raise Wrong(
+                f"The loops are now {block.order()}; expected block, virtual, thread, k in this "
+                "order."
+            )
+        body_of("conv1d.8")(sch, count)
+        assert_convolves_on_gpu(sch, trial, M, N)
+
+
+@check(
+    "conv1d.8",
+    hints=(
+        "Four things have to be placed: P, a copy of W, T and C. Begin with the loops of T: block, "
+        "virtual, thread, k.",
+        '`sch.set_scope(block, 0, "shared")`, `sch.compute_at(block, loop)`, '
+        '`sch.cache_read(T, 1, "shared")`, `sch.reverse_compute_at(C, thread)`.',
+        "W = sch.cache_read(T, 1, 'shared'); sch.set_scope(P, 0, 'shared'); for both: compute_at "
+        "block, then fetch; sch.set_scope(T, 0, 'local'); sch.reverse_compute_at(C, thread)",
+    ),
+)
+def place(body: Callable, trial: Trial) -> None:
+    for (M, N), each, count in ON_GPU:
+        sch = _virtual(M, N, each, count)
+        body_of("conv1d.7")(sch, each, count)
+        before = loop_nest(sch.mod)
+        trial.call(body, sch, count)
+        after = loop_nest(sch.mod)
+        trial.show(after, before)
+        samples = block_of(after, "P", "the padded samples are to be one.")
+        if samples.scope != "shared":
+            raise Wrong(
+                f"P is in {samples.scope or 'global'} memory; expected shared, so that a block "
+                "fetches its samples once."
+            )
+        block = block_of(after, "T", "the sums are to be one.")
+        if "W" in block.reads:
+            raise Wrong(
+                "The sum reads W itself: every thread fetches all taps from global memory. A read "
+                'cache in "shared" brings them once for each block.'
+            )
+        if block.scope != "local":
+            raise Wrong(
+                f"T is in {block.scope or 'global'} memory; a thread's sums belong to registers, "
+                '"local".'
+            )
+        for copy in after.blocks:
+            if copy.scope != "shared":
+                continue
+            if not copy.loops or copy.loops[0].kind != "blockIdx.x":
+                raise Wrong(
+                    f"{copy.name} is filled outside of the blocks; compute_at moves it into their "
+                    "loop."
+                )
+            if not any(loop.kind == "threadIdx.x" for loop in copy.loops[1:]):
+                raise Wrong(f"Every thread fills {copy.name} by itself; `fetch` shares it out.")
+        assert_convolves_on_gpu(sch, trial, M, N)

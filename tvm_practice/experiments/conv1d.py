@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
+from tvm_practice.common.cuda import facts
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
@@ -25,6 +26,11 @@ RUNGS = {
 BEST = "fewer loads"
 OWNER = {exercise.LEARNER: "yours", exercise.REFERENCE: "reference"}
 
+ON_GPU = ("conv1d.6", "conv1d.7", "conv1d.8")
+GPU_RUNGS = ("a block each", "threads", "memory", "unrolled")
+GPU_SIZE = (16384, 32)
+GPU_SMALL = (1000, 32)  # for the simulator
+
 # What the bench measures: M samples, N taps.
 SIZES = ((4096, 128), (65536, 32))
 QUICK_SIZES = ((256, 32),)  # two vectors of taps, with 16 lanes: the last rung needs them
@@ -36,6 +42,40 @@ def run(session) -> None:
     measured = _ladder(session, size, whose)
     session.picture("ladder", lambda path: draw_ladder(path, size, measured))
     _key_question(session, size, measured)
+
+
+def run_gpu(session) -> None:
+    """The GPU's ladder, simulated; what each rung asks of memory."""
+    whose = {known: session.exercise(known) for known in (*EXERCISES[:2], *ON_GPU)}
+    M, N = GPU_SIZE
+    show.heading(f"The ladder on a GPU, {M} samples, {N} taps, float32")
+    found = {}
+    for rung in GPU_RUNGS:
+        with show.waiting(f"{rung} ..."):
+            found[rung] = session.call(gpu_rung, rung, tuple(whose.items()), session.seed)
+    facts.table(
+        found,
+        "Each run in the simulator on a small convolution, thread by thread, and verified. Counted "
+        "are the accesses of its middle block.",
+    )
+    each, threads, memory = (found[rung] for rung in ("a block each", "threads", "memory"))
+    session.headline = f"{len(found)} kernels verified in the simulator, not timed"
+    session.report["gpu"] = {
+        name: {"bytes_per_flop": one.bytes_per_flop, "blocks": one.kernels[0].blocks}
+        for name, one in found.items()
+    }
+    show.question(
+        "A convolution uses each sample for every tap. Who fetches it, and how often?",
+        [
+            f"With a block for each result, {each.bytes_per_flop:.3g} bytes for an operation: a "
+            "sector of 32 bytes for each 4 that a lone thread wants. With threads side by side "
+            f"{threads.bytes_per_flop:.3g}: one request serves a warp, but every tap fetches its "
+            "samples again.",
+            f"In shared memory a sample is fetched once for each block, "
+            f"{memory.bytes_per_flop:.3g} bytes for an operation; all else happens in the "
+            "processor's own memory.",
+        ],
+    )
 
 
 def _ladder(session, size: tuple[int, int], whose: dict[str, str]) -> Comparison:
@@ -143,17 +183,21 @@ def inputs(M: int, N: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return verify.random_array(rng, M), verify.random_array(rng, N)
 
 
-def _verified(call, got: np.ndarray, d: np.ndarray, w: np.ndarray) -> Runnable:
+def _assert_right(got: np.ndarray, d: np.ndarray, w: np.ndarray) -> None:
     want = np.convolve(d.astype("float64"), w)
     magnitude = np.convolve(abs(d.astype("float64")), abs(w))
     verify.assert_close(got, want, magnitude, len(w), "C")
+
+
+def _verified(call, got: np.ndarray, d: np.ndarray, w: np.ndarray) -> Runnable:
+    _assert_right(got, d, w)
     M, N = len(d), len(w)
-    moved = 4.0 * (M + N + len(want))
+    moved = 4.0 * (M + N + M + N - 1)
     return Runnable(
         call,
         flops=useful_flops(M, N),
         bytes=moved,
-        bytes_written=4.0 * len(want),
+        bytes_written=4.0 * (M + N - 1),
         verified=True,
     )
 
@@ -170,6 +214,24 @@ def make_rung(M: int, N: int, seed: int, whose: dict[str, str], rung: str) -> Ru
     tensors = [tvm.runtime.tensor(x) for x in (d, w, np.full(M + N - 1, np.nan, "float32"))]
     function(*tensors)
     return _verified(lambda: function(*tensors), tensors[2].numpy(), d, w)
+
+
+def gpu_rung(rung: str, steps: tuple[tuple[str, str], ...], seed: int) -> facts.Facts:
+    """A rung of the GPU's ladder: compiled at its full size, simulated and verified at a small
+    one."""
+    lesson = exercise.load_lesson("conv1d")
+    bodies = {known: exercise.body(known, who) for known, who in steps}
+    d, w = inputs(*GPU_SMALL, seed)
+
+    def is_right(function) -> None:
+        got = verify.run(function, (d, w), (len(d) + len(w) - 1,))
+        _assert_right(got, d, w)
+
+    full, small = (lesson.gpu_ladder(*size, bodies)[rung] for size in (GPU_SIZE, GPU_SMALL))
+    M, N = GPU_SIZE
+    work = (useful_flops(M, N), 4.0 * (M + N + M + N - 1))
+    arrays = (d, w, np.full(len(d) + len(w) - 1, np.nan, "float32"))
+    return facts.facts(full, small, arrays, is_right, useful_flops(*GPU_SMALL), work)
 
 
 def make_numpy(M: int, N: int, seed: int) -> Runnable:

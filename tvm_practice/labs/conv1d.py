@@ -20,7 +20,7 @@ the innermost loop.
 from tvm import te, tirx
 from tvm.s_tir import Schedule
 
-from tvm_practice.common.exercise import exercise
+from tvm_practice.common.exercise import GPU, exercise
 from tvm_practice.common.target import CHAINS, threads, vector_unit
 
 # ------------------------------------------------------------------------ worked: the naive version
@@ -261,3 +261,139 @@ def ladder(M: int, N: int, bodies: dict, pieces: int | None = None) -> dict[str,
 
 # When you run this file, it times every rung against np.convolve and torch's conv1d. Before you
 # look: np.convolve is compiled C and uses vector instructions. What does it lack?
+
+
+# -------------------------------------------------------------------------------------- on a GPU
+#
+#     python -m tvm_practice.labs.conv1d --target cuda-sim
+#
+# The same convolution for a GPU; phase 2's second half says what blocks and threads are. The first
+# version gives each result a block of its own, of one thread. It works, and wastes nearly all: a
+# warp has 32 threads, and 31 of them are switched off.
+
+
+def one_block_each(sch: Schedule) -> None:
+    """A block of a single thread for each result. sch: `naive` or `over_taps`."""
+    i, _ = sch.get_loops(sch.get_sblock("C"))
+    sch.bind(i, "blockIdx.x")
+
+
+# --------------------------------------------------------------------------------- 6 threads
+#
+# A block should be a few warps. And neighbouring threads should take neighbouring results: for a
+# given tap their 32 samples lie side by side, and one request brings them all.
+
+
+@exercise("conv1d.6", "A thread for each result", target=GPU)
+def bind_threads(sch: Schedule, count: int) -> None:
+    """Bind i to blocks of `count` threads.
+
+    sch: `over_taps` with its default loops i, k around the block "C".
+    """
+    # TODO(conv1d.6): about 4 lines.
+    raise NotImplementedError("conv1d.6 bind_threads")
+
+
+# ------------------------------------------------------------------------- 7 several results each
+#
+# As on the CPU, a thread that has several sums under way waits less. Which ones? Not neighbours:
+# with results 2 t and 2 t + 1 for thread t, the threads of a warp would ask for every other sample.
+# Thread t should take t and t + `count`: split i into blocks, `each`, and threads, in this order.
+#
+# The loop of `each` then stands outside of the threads' loop, and should run inside of each thread.
+# A virtual thread is just that: a loop bound to "vthread.x" is neither a block nor a thread of the
+# GPU. TVM writes its iterations out in the thread's own code, term by term next to each other.
+# (Without it, as a serial loop inside of the threads', a thread's two results lie `count` apart,
+# and TVM, which copies the range from the first to the last of them, would have threads write each
+# other's results. The simulator calls it a race. Try it, after step 8.)
+#
+# From here on the expression is `padded`, whose sum has no test. The other two of its stages, P and
+# C, follow in step 8.
+
+
+@exercise("conv1d.7", "Several results for each thread, far apart", target=GPU)
+def bind_virtual_threads(sch: Schedule, each: int, count: int) -> None:
+    """Split i of the block "T" into blocks, `each` virtual threads and `count` threads.
+
+    sch: `padded` with its default loops i, k around the block "T". The loops are to be block,
+    virtual, thread (bound to "blockIdx.x", "vthread.x", "threadIdx.x"), k.
+    """
+    # TODO(conv1d.7): about 5 lines.
+    raise NotImplementedError("conv1d.7 bind_virtual_threads")
+
+
+# -------------------------------------------------------------------------- 8 the memory hierarchy
+#
+# A block of 128 results reads 128 + N - 1 samples, but asks for 128 * N. It should fetch them once.
+# No cache_read is needed for it: the stages of `padded` are there already, and only have to live in
+# the right place.
+#
+#   - P, the padded samples: `sch.set_scope(block, 0, "shared")` moves a stage's result to shared
+#     memory, `compute_at` into the loop over blocks shrinks it to a block's part. (The zeros are
+#     then stored there as well, and the sum keeps no test.)
+#   - W is an argument; a `cache_read(T, 1, "shared")` copies it, also once for each block.
+#   - T, the sums: to "local", registers.
+#   - C, the result, takes the sums out of the registers: reverse_compute_at, into the loop of the
+#     threads.
+#
+# What P's and W's copies have as their own loop is shared out among the threads by this worked
+# step, for each of them:
+
+
+def fetch(sch: Schedule, copy, count: int) -> None:
+    """Share out the innermost loop around a block of shared memory among `count` threads."""
+    _, thread = sch.split(sch.get_loops(copy)[-1], [None, count])
+    sch.bind(thread, "threadIdx.x")
+
+
+@exercise("conv1d.8", "Samples in shared memory, sums in registers", target=GPU)
+def place(sch: Schedule, count: int) -> None:
+    """P and a copy of W in shared memory, filled once for each block; T in registers; C where a
+    thread's sum is finished.
+
+    sch: as conv1d.7 leaves it, loops block, virtual, thread, k around the block "T". count: the
+    threads of a block, for `fetch`.
+    """
+    # TODO(conv1d.8): about 9 lines.
+    raise NotImplementedError("conv1d.8 place")
+
+
+# ----------------------------------------------------------------------------- worked: unrolling
+#
+# The sums are in "local" memory, which becomes registers only where every index is a constant; and
+# the loop over the taps has a test and a jump for each multiply-add. Both go when k is written out.
+
+
+def unroll_taps(sch: Schedule) -> None:
+    """Unroll k, and put the zeroing before it. sch: as conv1d.8 leaves it."""
+    *_, k = sch.get_loops(sch.get_sblock("T"))
+    sch.unroll(k)
+    sch.decompose_reduction(sch.get_sblock("T"), k)
+
+
+GPU_THREADS, GPU_EACH = 64, 2  # 128 results for each block
+
+
+def gpu_ladder(
+    M: int, N: int, bodies: dict, count: int = GPU_THREADS, each: int = GPU_EACH
+) -> dict[str, Schedule]:
+    """The schedule of every rung for a GPU by its name; `bodies` as for `ladder`."""
+    tile = count * each
+    length = -(-(M + N - 1) // tile) * tile
+
+    def scheduled(expression, *steps) -> Schedule:
+        sch = Schedule(te.create_prim_func(expression))
+        for step in steps:
+            step(sch)
+        return sch
+
+    placed = (
+        lambda sch: bodies["conv1d.7"](sch, each, count),
+        lambda sch: bodies["conv1d.8"](sch, count),
+    )
+    return {
+        "a block each": scheduled(bodies["conv1d.1"](M, N), one_block_each),
+        "threads": scheduled(bodies["conv1d.1"](M, N), lambda sch: bodies["conv1d.6"](sch, tile)),
+        "memory": scheduled(bodies["conv1d.2"](M, N, length), *placed),
+        "unrolled": scheduled(bodies["conv1d.2"](M, N, length), *placed, unroll_taps),
+    }

@@ -3,6 +3,8 @@
 from tvm import te, tirx
 from tvm.s_tir import Schedule
 
+from tvm_practice.labs.conv1d import fetch
+
 
 def over_taps(M: int, N: int) -> list[te.Tensor]:
     D = te.placeholder((M,), name="D")
@@ -58,3 +60,30 @@ def reuse(sch: Schedule, taps: int, lanes: int) -> None:
     _, tap, residue = sch.split(k, [None, taps, lanes])
     sch.reorder(residue, tap)
     sch.unroll(tap)
+
+
+def bind_threads(sch: Schedule, count: int) -> None:
+    i, _ = sch.get_loops(sch.get_sblock("C"))
+    block, thread = sch.split(i, [None, count])
+    sch.bind(block, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+
+
+def bind_virtual_threads(sch: Schedule, each: int, count: int) -> None:
+    i, _ = sch.get_loops(sch.get_sblock("T"))
+    block, virtual, thread = sch.split(i, [None, each, count])
+    sch.bind(block, "blockIdx.x")
+    sch.bind(virtual, "vthread.x")
+    sch.bind(thread, "threadIdx.x")
+
+
+def place(sch: Schedule, count: int) -> None:
+    P, T, C = (sch.get_sblock(name) for name in "PTC")
+    block, _, thread, _ = sch.get_loops(T)
+    W = sch.cache_read(T, 1, "shared")
+    sch.set_scope(P, 0, "shared")
+    for copy in (P, W):
+        sch.compute_at(copy, block)
+        fetch(sch, copy, count)
+    sch.set_scope(T, 0, "local")
+    sch.reverse_compute_at(C, thread)

@@ -6,7 +6,7 @@ and the rules are public (CUDA C++ Programming Guide, "Device Memory Accesses" a
 compute capability 5.0 and later):
 
 - Global memory moves in sectors of 32 bytes. A request of a warp costs as many sectors as its
-  addresses touch; the fewest possible are its bytes divided by 32.
+  addresses touch.
 - Shared memory has 32 banks of 4 bytes. The words that a warp asks of one bank are delivered one
   after the other; threads that ask for the same word are served together. Accesses of 8 bytes go in
   two halves of the warp, those of 16 bytes in four quarters.
@@ -33,8 +33,9 @@ class Pattern:
 
     array: its name; shared: whether it lies in shared memory; write; width: bytes of one thread.
     line: of the kernel's source, 0 if not known. requests: how often a warp executes it.
-    sectors, fewest: of global memory, moved and needed at least. ways: of shared memory, how many
-    rounds its banks need for a request on the average; 1 is free of conflicts.
+    sectors, asked: of global memory, how many sectors move, and how many different bytes the
+    requests are for. ways: of shared memory, how many rounds its banks need for a request on the
+    average; 1 is free of conflicts.
     """
 
     array: str
@@ -44,13 +45,13 @@ class Pattern:
     line: int
     requests: int
     sectors: int
-    fewest: int
+    asked: int
     ways: float
 
     @property
     def efficiency(self) -> float:
-        """Of the bytes that global memory moves, the share that was asked for."""
-        return self.fewest / self.sectors if self.sectors else 1.0
+        """Of the bytes that global memory moves, the share that the request was for."""
+        return self.asked / (self.sectors * SECTOR) if self.sectors else 1.0
 
 
 def patterns(traced: Traced) -> list[Pattern]:
@@ -73,8 +74,8 @@ def patterns(traced: Traced) -> list[Pattern]:
             found.append(Pattern(*common, line, len(requests), 0, 0, ways))
         else:
             sectors = sum(_sectors(addresses, width) for addresses in requests)
-            fewest = sum(-(-len(np.unique(one)) * width // SECTOR) for one in requests)
-            found.append(Pattern(*common, line, len(requests), sectors, fewest, 1.0))
+            asked = sum(len(np.unique(one)) * width for one in requests)
+            found.append(Pattern(*common, line, len(requests), sectors, asked, 1.0))
     return sorted(found, key=lambda one: one.line)
 
 
@@ -89,7 +90,7 @@ def merged(found: list[Pattern]) -> list[Pattern]:
             ones[0].line,
             sum(one.requests for one in ones),
             sum(one.sectors for one in ones),
-            sum(one.fewest for one in ones),
+            sum(one.asked for one in ones),
             sum(one.ways * one.requests for one in ones) / sum(one.requests for one in ones),
         )
         for key, ones in groups.items()

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import show
-from tvm_practice.common.cuda.access import Pattern, merged, patterns
+from tvm_practice.common.cuda.access import SECTOR, Pattern, merged, patterns
 from tvm_practice.common.cuda.kernels import Kernel, kernels
 from tvm_practice.common.cuda.resources import DEVICES, Report, available, report, roofline
 from tvm_practice.common.cuda.simulate import Simulated, simulated
-
-SECTOR_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Facts:
     def bytes_per_flop(self) -> float:
         """Bytes that the blocks ask of global memory, over all kernels, for each operation."""
         moved = sum(
-            one.sectors * SECTOR_BYTES * kernel.blocks
+            one.sectors * SECTOR * kernel.blocks
             for kernel, found in zip(self.small, self.patterns, strict=True)
             for one in found
         )
@@ -48,7 +46,8 @@ class Facts:
     def coalescing(self) -> float:
         """Of the bytes that move, the share that was asked for."""
         found = [one for each in self.patterns for one in each if not one.shared]
-        return sum(one.fewest for one in found) / sum(one.sectors for one in found)
+        moved = sum(one.sectors for one in found) * SECTOR
+        return sum(one.asked for one in found) / moved
 
     @property
     def requests(self) -> int:

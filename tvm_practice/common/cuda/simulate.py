@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,15 +172,16 @@ class Simulated:
         return None
 
     def trace(
-        self, arrays: Sequence[np.ndarray], block: int = 0, capacity: int = 1 << 22
+        self, arrays: Sequence[np.ndarray], block: int | None = None, capacity: int = 1 << 22
     ) -> tuple[Traced, ...]:
-        """Every access of one block of each kernel. Raises Wrong if something is found."""
+        """Every access of one block of each kernel, the middle one unless told. Raises Wrong if
+        something is found."""
         known = self._named(arrays)
         traced = []
         for number, kernel in enumerate(self.kernels):
             accesses = np.zeros(capacity, ACCESS)
             into = _Trace(accesses.ctypes.data, capacity, 0)
-            chosen = [min(block, kernel.blocks - 1)]
+            chosen = [kernel.blocks // 2 if block is None else min(block, kernel.blocks - 1)]
             if (found := self._launch(number, known, ASCENDING, chosen, into)) is not None:
                 raise Wrong(found.sentence)
             if into.count > capacity:
@@ -399,9 +401,17 @@ def _compiled(made: Sequence[Kernel], folder: Path) -> Path:
     )
     source.write_text("\n".join(pieces))
     compiler = require_compiler()
-    _run([compiler, *_COMPILE, str(source), "-o", str(compiled)])
+    _run([compiler, *_COMPILE, *_poison(compiler), str(source), "-o", str(compiled)])
     _run([compiler, "-shared", str(compiled), "-o", str(library)])  # without ThreadSanitizer's own
     return library
+
+
+@cache
+def _poison(compiler: str) -> tuple[str, ...]:
+    """Fill local arrays with a pattern, so that one that is read too early shows; since g++ 12."""
+    version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True).stdout
+    major = re.match(r"\d+", version)
+    return ("-ftrivial-auto-var-init=pattern",) if major and int(major[0]) >= 12 else ()
 
 
 def _run(command: Sequence[str]) -> None:
