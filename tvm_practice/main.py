@@ -51,6 +51,8 @@ TITLES = {
     "tensorize": "The CPU's own dot product",
     "cost_model": "Inside the search",
     "tensor_cores": "Tensor cores: a warp multiplies tiles",
+    "attention": "Attention in one kernel",
+    "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
 }
 
 # Exit statuses.
@@ -260,6 +262,8 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         show.line("\nInterrupted.")
         return INTERRUPTED
+    except target.UnusableTarget as error:
+        return _refuse(str(error))
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
             show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")

@@ -22,7 +22,15 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PHASES = ("te_basics", "manual_schedule", "schedule_analysis", "relay_import", "auto_tune")
-LABS = ("conv1d", "fused_gelu", "tensorize", "cost_model")
+LABS = (
+    "conv1d",
+    "fused_gelu",
+    "tensorize",
+    "cost_model",
+    "tensor_cores",
+    "depthwise_conv2d",
+    "attention",
+)
 LESSONS = PHASES + LABS
 
 CPU, GPU = "cpu", "gpu"

@@ -159,6 +159,10 @@ class _Reader:
             self.lines.append(Line(depth, f"if {_plain(guard)}:"))
             depth += 1
         values = dict(zip([axis.var for axis in block.iter_vars], realize.iter_values, strict=True))
+        body = _substituted(block.body, values)
+        if block.match_buffers and type(block.body).__name__ == "Evaluate":
+            self.lines.append(Line(depth, self._instruction(block, values)))
+            return
         if block.init is not None:
             reduced = [
                 str(value)
@@ -166,10 +170,39 @@ class _Reader:
                 if axis.iter_type == tirx.IterVar.CommReduce
             ]
             first = " and ".join(f"{value} == 0" for value in reduced)
-            for text in _statement_lines(_substituted(block.init, values), self.analyzer):
-                self.lines.append(Line(depth, f"if {first}: {text}"))
-        for text in _statement_lines(_substituted(block.body, values), self.analyzer):
+            init = _substituted(block.init, values)
+            if _has_structure(init):
+                self.lines.append(Line(depth, f"if {first}:"))
+                self._inside(init, loops, depth + 1)
+            else:
+                for text in _statement_lines(init, self.analyzer):
+                    self.lines.append(Line(depth, f"if {first}: {text}"))
+        if _has_structure(body):
+            self._inside(body, loops, depth)
+            return
+        for text in _statement_lines(body, self.analyzer):
             self.lines.append(Line(depth, text))
+
+    def _inside(self, statement, loops: tuple, depth: int) -> None:
+        """The loops inside of a block that was made by blockize: printed, but no blocks of the
+        nest's own."""
+        reader = _Reader()
+        reader.analyzer = self.analyzer
+        reader.visit(statement, ())
+        self.lines += [Line(depth + line.depth, line.text) for line in reader.lines]
+
+    def _instruction(self, block, values: dict) -> str:
+        """A block that is one instruction on tiles, and where the tiles begin."""
+        tiles = []
+        for match in block.match_buffers:
+            begins = [
+                str(self.analyzer.simplify(_substituted(index.min, values)))
+                for index in match.source.region
+            ]
+            tiles.append(f"{_identifier(match.source.source.name)}[{', '.join(begins)}]")
+        call = getattr(getattr(block.body, "value", None), "op", None)
+        name = str(getattr(call, "name", "instruction")).rpartition(".")[2]
+        return f"{name.removeprefix('tvm_')} on the tiles at {', '.join(tiles)}"
 
     def _record(self, realize, loops: tuple) -> None:
         import tvm_ffi
@@ -225,6 +258,14 @@ class _Reader:
             step = self.analyzer.simplify(moved - address)
             strides.append(int(step) if hasattr(step, "value") else None)
         return strides
+
+
+def _has_structure(statement) -> bool:
+    """Whether a statement inside of a block has loops or blocks of its own."""
+    kind = type(statement).__name__
+    if kind == "SeqStmt":
+        return any(map(_has_structure, statement.seq))
+    return kind in ("For", "SBlockRealize")
 
 
 def _asked(statement) -> str:

@@ -159,14 +159,16 @@ class Simulated:
         arrays: Sequence[np.ndarray],
         order: int = ASCENDING,
         blocks: Sequence[int] | None = None,
+        only: int | None = None,
     ) -> Finding | None:
         """Launch every kernel on contiguous arrays, which are changed in place.
 
         order: of the threads in a block; SHUFFLED and beyond are seeds. blocks: which of them, x
-        fastest; None for all. Returns what was found, if anything; nothing runs after it.
+        fastest; None for all. only: the number of the one kernel to launch. Returns what was found,
+        if anything; nothing runs after it.
         """
         known = self._named(arrays)
-        for number in range(len(self.kernels)):
+        for number in range(len(self.kernels)) if only is None else (only,):
             if (found := self._launch(number, known, order, blocks, None)) is not None:
                 return found
         return None

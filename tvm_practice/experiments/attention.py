@@ -1,0 +1,110 @@
+"""What the lab on attention shows: the fused kernel verified, and what it asks of memory beside
+three kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.cuda import facts as cuda_facts
+from tvm_practice.common.cuda.facts import Facts
+from tvm_practice.common.cuda.resources import V100
+
+EXERCISES = tuple(f"attention.{number}" for number in range(1, 5))
+D, HEADS, THREADS = 64, 8, (16, 16)
+LENGTH, QUICK_LENGTH = 1024, 512
+TILES = ((16, 32), (32, 32), (64, 32), (64, 64))  # queries of a block, keys of a piece
+FLOAT_BYTES = 4
+
+
+def run_gpu(session) -> None:
+    whose = {known: session.exercise(known) for known in EXERCISES}
+    length = session.size(quick=QUICK_LENGTH, full=LENGTH)[0]
+    show.heading(f"{HEADS} heads, {length} queries and keys of {D} numbers, float32, for a V100")
+    found: dict[str, Facts] = {}
+    for rows, columns in TILES:
+        name = f"{rows} x {columns}"
+        with show.waiting(f"{name} ..."):
+            found[name] = session.call(tiling, length, rows, columns, whose, session.seed)
+    cuda_facts.table(
+        found,
+        "Queries of a block x keys of a piece. Each was run in the simulator on a short sequence "
+        "and its result verified. Counted there: the bytes that a block asks of global memory for "
+        "an operation (of the two products), in sectors of 32; the share of them that is used; "
+        "and the rounds of the shared memory's banks for each request of a warp.",
+    )
+    _key_question(found, length)
+    session.headline = f"{len(found)} kernels verified in the simulator, not timed"
+    session.report["gpu"] = {
+        name: {
+            "grid": one.kernels[0].grid,
+            "block": one.kernels[0].block,
+            "shared_bytes": one.kernels[0].shared_bytes,
+            "global_bytes_per_flop": one.bytes_per_flop,
+            "bank_rounds": one.bank_rounds,
+            "verified": one.verified,
+        }
+        for name, one in found.items()
+    }
+
+
+def _key_question(found: dict[str, Facts], length: int) -> None:
+    small, *_, large = found.values()
+    least, most = TILES[0][0], TILES[-1][0]
+    own = 4 * HEADS * length * D * FLOAT_BYTES
+    scores = HEADS * length * length * FLOAT_BYTES
+    flops = 4.0 * HEADS * length * length * D
+    show.question(
+        "How often does the kernel read K, and what decides that?",
+        [
+            f"Once for each block of queries: {length // least} times with {least} of them, "
+            f"{length // most} times with {most}. That is the tile of 2.8 again: "
+            f"{small.bytes_per_flop:.2g} bytes for an operation become "
+            f"{large.bytes_per_flop:.2g}, where a V100's data sheet has "
+            f"{V100.bandwidth / V100.float32_peak:.2g}. The "
+            "keys of a piece do not matter for it, only for how often the sums are corrected.",
+            f"Q, K, V and O are {own / 2**20:.0f} MiB together, the scores {scores / 2**20:.0f} "
+            "MiB. Three kernels write S, read it, write P and read it: "
+            f"{4 * scores / 2**20:.0f} MiB, {4 * scores / flops:.2g} bytes for an operation, "
+            "besides what their products read. Here they never leave the processor, and a "
+            f"sequence twice as long needs no more memory: a block has "
+            f"{large.kernels[0].shared_bytes / 1024:.0f} KiB of shared memory for any length.",
+        ],
+    )
+
+
+# ---------------------------------------------------------------------------------- run in a worker
+
+
+def schedule(heads: int, length: int, rows: int, columns: int, whose: dict[str, str]) -> Any:
+    """The kernel with all steps taken, by the bodies asked for."""
+    lesson = exercise.load_lesson("attention")
+    sch = lesson.attention(heads, length, D, rows, columns)
+    lesson.begin(sch, THREADS)
+    for known in lesson.STEPS:
+        lesson.climb(sch, known, exercise.body(known, whose[known]), THREADS)
+    return sch
+
+
+def tiling(length: int, rows: int, columns: int, whose: dict[str, str], seed: int) -> Facts:
+    from tvm_practice.checks.attention import attention_reference
+
+    short = 4 * max(rows, columns)
+    shape = (1, short, D)
+    rng = np.random.default_rng(seed)
+    arrays = [verify.random_array(rng, *shape) for _ in range(3)]
+
+    def check(library) -> None:
+        got = verify.run(library, arrays, shape)
+        verify.assert_close(got, *attention_reference(*arrays), short + D, "O")
+
+    return cuda_facts.facts(
+        schedule(HEADS, length, rows, columns, whose),
+        schedule(1, short, rows, columns, whose),
+        [*arrays, np.zeros(shape, "float32")],
+        check,
+        4.0 * short * short * D,
+        (4.0 * HEADS * length * length * D, 4.0 * HEADS * length * D * FLOAT_BYTES),
+    )
