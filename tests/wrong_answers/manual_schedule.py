@@ -992,6 +992,11 @@ def bind_with_interleaved_elements(sch, threads, each):
         sch.bind(loop, axis)
 
 
+@wrong("2.6", "Two loops are bound to threadIdx.x")
+def bind_two_loops_to_one_axis(sch, threads, each):
+    bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.x"))
+
+
 @wrong("2.6", "threads at the same time would add to the same element of C")
 def bind_k(sch, threads, each):
     i, j, k = loops(sch)

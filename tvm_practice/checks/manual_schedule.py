@@ -788,6 +788,12 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             f"{now}, and none is bound: TVM would make a function for the CPU of it, without a "
             "word. sch.bind(loop, axis) makes threads of a loop."
         )
+    kinds = [loop.kind for loop in block.loops if "Idx." in loop.kind]
+    if twice := [axis for axis in bound if kinds.count(axis) > 1]:
+        raise Wrong(
+            f"Two loops are bound to {twice[0]}. They would count together, as one: iteration 3 of "
+            "the one always with iteration 3 of the other."
+        )
     for axis, place in bound.items():
         if "k" in block.feeds[place].split(","):
             raise Wrong(

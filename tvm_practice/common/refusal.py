@@ -137,7 +137,10 @@ _MEANINGS = (
     ),
     (
         r'The input storage scope "(\w+)" is invalid',
-        'there is no storage scope "{1}". Registers are "local" in TVM, memory is "global".',
+        (
+            'there is no storage scope "{1}". Registers are "local" in TVM, memory is "global", '
+            'and what the threads of a GPU\'s block share is "shared".'
+        ),
     ),
     (
         (
@@ -168,6 +171,20 @@ _MEANINGS = (
         (
             "this loop and what is inside of it are not what the description of the instruction"
             " says: other extents, another order, another type, scope or layout of a buffer."
+        ),
+    ),
+    (
+        r'The "bind" cannot be fulfilled with regard to block (\S+?)\. .* contains (\w+) does not',
+        (
+            "loop {2} runs over a reduction: its iterations add to the same element, and blocks "
+            "cannot wait for each other. Only threads of one block may share a reduction."
+        ),
+    ),
+    (
+        r"because the loop (\S+) has annotation or thread binding",
+        (
+            "loop {1} has a kind, an annotation or a thread axis already. Split, fuse and reorder "
+            "come before vectorize, unroll and bind."
         ),
     ),
     (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import tvm
 
 V100 = "sm_70"  # the architecture of the course's GPU
+AXES = tuple(f"{kind}Idx.{axis}" for kind in ("block", "thread") for axis in "xyz")
 WARP = 32  # threads that execute an instruction together, on every GPU of NVIDIA's so far
 
 _BYTES = {"char": 1, "signed char": 1, "uchar": 1, "half": 2, "float": 4, "int": 4, "uint": 4}
@@ -182,6 +183,13 @@ def _split(source: str) -> tuple[str, dict[str, str]]:
 
 def _kernel(name: str, function: Any, preamble: str, source: str) -> Kernel:
     extents = _thread_extents(function)
+    if strange := [axis for axis in extents if axis not in AXES]:
+        raise NoKernel(f"there is no thread axis {strange[0]!r}; there are {', '.join(AXES)}.")
+    if counters := [one.name for one in function.params if not _is_buffer(one)]:
+        raise NoKernel(
+            f"{' and '.join(counters)} stand outside of the bound loops, so the CPU would run them "
+            "and start the kernel anew for each iteration. The outermost loops are to be bound."
+        )
     return Kernel(
         name,
         preamble,
@@ -191,6 +199,10 @@ def _kernel(name: str, function: Any, preamble: str, source: str) -> Kernel:
         tuple(one.name.removesuffix("_ptr") for one in function.params),
         tuple(_dtype(one) for one in function.params),
     )
+
+
+def _is_buffer(parameter: Any) -> bool:
+    return "handle" in str(parameter.ty)
 
 
 def _dtype(parameter: Any) -> str:

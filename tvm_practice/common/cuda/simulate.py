@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_practice.common.cuda.kernels import Kernel, kernels
+from tvm_practice.common.cuda.kernels import WARP, Kernel, kernels
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.target import require_compiler
 from tvm_practice.common.verify import Wrong
@@ -298,6 +298,11 @@ class Simulated:
             if found.other_block != found.block:
                 other += f" of block {_index(found.other_block, kernel.grid)}"
             sentence = f"{what}, {_RACES[kind].format(other=other, there=there, name=name)}"
+            if (found.block, found.thread // WARP) == (
+                found.other_block,
+                found.other_thread // WARP,
+            ):
+                sentence += _IN_STEP
         return Finding(kind, sentence)
 
     def _lines(self, sites: Sequence[int]) -> dict[int, int]:
@@ -349,6 +354,11 @@ _RACES = {
         "is last is chance. Each element should be one thread's to write."
     ),
 }
+
+_IN_STEP = (
+    " (Both are threads of one warp. Before Volta a warp ran in step, and programs could rely on "
+    "it; since then they may not.)"
+)
 
 
 def simulated(function: tvm.tirx.PrimFunc | tvm.IRModule) -> Simulated:
