@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_practice.common.exercise import LABS
+from tvm_practice.common.exercise import GPU, LABS, exercises_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,11 +111,21 @@ def test_a_lab_is_started_like_a_phase(started) -> None:
     assert run(*started, "--hint", "conv1d.9", PYTHONPATH=str(ROOT)).returncode == 2
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_every_lab_runs_to_its_key_question(lab: str) -> None:
-    done = phase(f"labs.{lab}", "--quick", "--solutions", "--size", "128", "--seed", "3")
+# A lab may have exercises for the CPU, for a GPU, or for both.
+PARTS = [
+    (lab, "cuda-sim" if kind == GPU else "cpu")
+    for lab in LABS
+    for kind in dict.fromkeys(known.target for known in exercises_of(lab))
+]
+
+
+@pytest.mark.parametrize(("lab", "target"), PARTS)
+def test_every_lab_runs_to_its_key_question(lab: str, target: str) -> None:
+    given = ("--quick", "--solutions", "--size", "128", "--seed", "3", "--target", target)
+    done = phase(f"labs.{lab}", *given)
     assert done.returncode == 0, done.stderr
     assert "Key question" in done.stdout
+    assert ("verified, not timed" in done.stdout) == (target == "cuda-sim")
 
 
 @pytest.mark.parametrize(

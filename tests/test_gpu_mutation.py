@@ -102,7 +102,7 @@ def of_fused_gelu() -> Subject:
     product, magnitude = verify.matmul_reference(a, b)
     x = product + bias
     want = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    return Subject(sch, [a, b, bias], want, 1.2 * (magnitude + abs(bias)) + 1, K, 6)
+    return Subject(sch, [a, b, bias], want, 1.2 * (magnitude + abs(bias)) + 1, K, 3)
 
 
 def of_tensor_cores() -> Subject:
