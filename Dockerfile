@@ -14,6 +14,8 @@ ENV VIRTUAL_ENV=/opt/venv UV_PROJECT_ENVIRONMENT=/opt/venv UV_NO_SYNC=1 UV_PYTHO
 # An index that has CPU-only builds of torch makes the image several GB smaller. Only torch itself is taken from there,
 # whatever its date: such an index tells none, and has old copies of other packages.
 ARG TORCH_INDEX_URL=""
+# Extras of pyproject.toml, such as "cuda".
+ARG EXTRAS=""
 WORKDIR /workspace
 COPY pyproject.toml ./
 # The package is installed as a link to /workspace; the empty one stands in for what will be mounted.
@@ -23,7 +25,7 @@ RUN mkdir tvm_practice && touch tvm_practice/__init__.py \
         uv pip install --no-cache --compile-bytecode --no-deps --exclude-newer false \
             --default-index "$TORCH_INDEX_URL" torch; \
     fi \
- && uv pip install --no-cache --compile-bytecode --group dev --editable .
+ && uv pip install --no-cache --compile-bytecode --group dev --editable ".${EXTRAS:+[$EXTRAS]}"
 
 # Run as the owner of the mounted folder, so that what is written there is theirs. Where that is root (or the engine is
 # rootless, which shows it so), or where another user was asked for, nothing changes.

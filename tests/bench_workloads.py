@@ -51,3 +51,35 @@ SIZES, QUICK_SIZES = ((1, 8), (4, 8)), ((1, 4),)
 
 def workload(name: str, competitors=competitors) -> Workload:
     return Workload(name, SIZES, QUICK_SIZES, competitors)
+
+
+# The same as if they ran on a GPU, whose clock says how long they took.
+
+
+def make_ticking(size: tuple[int, ...], factor: float, footprint: float = 0.0) -> Runnable:
+    rows, columns = size
+    work = 1e9 * rows * columns
+    seconds = 1e-4 * factor * rows * columns
+    moved = footprint or 4 * work
+    return Runnable(print, work, moved, True, moved / 3, on_device=lambda calls: seconds)
+
+
+def gpu_competitors(size: tuple[int, ...], seed: int) -> list[Candidate]:
+    return [
+        Candidate("hand", make_ticking, {"size": size, "factor": 1.0}),
+        Candidate("torch (cuBLAS)", make_ticking, {"size": size, "factor": 2.0}),
+    ]
+
+
+def gpu_found() -> dict:
+    return {"name": "a GPU that ticks", "arch": "sm_70", "processors": 1, "driver": "13.0"}
+
+
+def bandwidth_roof(work: Runnable) -> Candidate:
+    return Candidate("stream triad", make_ticking, {"size": (1, 1), "factor": 1.0})
+
+
+GPU_PEAKS = (
+    Candidate("FMA peak", make_ticking, {"size": (4, 8), "factor": 0.5}),
+    Candidate("stream triad", make_ticking, {"size": (4, 8), "factor": 1.0}),
+)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def sleeping(monkeypatch) -> None:
             "unverified", bench_workloads.unverified_competitors
         ),
     }
-    monkeypatch.setattr(bench, "workloads", lambda: offered)
+    monkeypatch.setattr(bench, "workloads", lambda gpu=False: offered)
     monkeypatch.setattr(bench, "SAMPLE_SECONDS", 0.001)
 
 
@@ -39,7 +40,7 @@ def sleeping(monkeypatch) -> None:
 def known_peaks(monkeypatch) -> None:
     """Peaks that need no measurement."""
     peaks = {"fma_gflops": 100.0, "read_gbytes": 10.0, "threads": 2}
-    monkeypatch.setattr(bench, "_peaks", lambda report, _: report.peaks.update(peaks))
+    monkeypatch.setattr(bench, "_peaks", lambda report, *_: report.peaks.update(peaks))
 
 
 def run(*arguments: object) -> Result:
@@ -214,3 +215,41 @@ def test_columns_that_lie_on_each_other_are_drawn_side_by_side_in_their_order() 
     ratios = [high / low for low, high in itertools.pairwise(places)]
     assert min(ratios) >= roofline.NEAREST * 0.999
     assert places[2] == pytest.approx(81.3, rel=0.01)
+
+
+def test_a_gpu_is_measured_against_its_own_peaks(tmp_path, monkeypatch) -> None:
+    """With a GPU that only ticks: what is written, said and drawn of one."""
+    ticking = replace(bench_workloads.workload("tick", bench_workloads.gpu_competitors), gpu=True)
+    monkeypatch.setattr(bench, "workloads", lambda gpu: {"tick": ticking} if gpu else {})
+    monkeypatch.setattr(bench.target, "check_usable", lambda name: None)
+    monkeypatch.setattr(bench.device, "found", bench_workloads.gpu_found)
+    monkeypatch.setattr(bench.device, "PEAKS", bench_workloads.GPU_PEAKS)
+    monkeypatch.setattr(bench.device, "bandwidth_roof", bench_workloads.bandwidth_roof)
+    path, plots = tmp_path / "gpu.json", tmp_path / "plots"
+    done = run("gpu", "--rounds", 6, "--quick", "--json", path, "--plot", plots)
+    assert done.exit_code == 0, done.output
+    report = json.loads(path.read_text())
+    assert report["machine"]["gpu"] == bench_workloads.gpu_found()
+    assert report["peaks"]["gpu"] == "a GPU that ticks"
+    assert report["peaks"]["fma_gflops"] == pytest.approx(2e13 / 1e9)
+    (verdict,) = report["verdicts"]
+    assert (verdict["first"], verdict["second"], verdict["word"]) == (
+        "hand",
+        "torch (cuBLAS)",
+        "faster",
+    )
+    assert verdict["ratio"] == pytest.approx(2.0)
+    hand = next(one for one in report["results"] if one["competitor"] == "hand")
+    assert hand["bound"] == "bandwidth"
+    told = " ".join(done.output.split())
+    assert "the GPU's own clock" in told and "threads each" not in told
+    assert (plots / "roofline-tick.png").exists()
+
+
+def test_a_gpu_that_is_not_there_is_not_measured(tmp_path) -> None:
+    done = run("gpu", "--json", tmp_path / "gpu.json")
+    if bench.target.missing_for_cuda() is None:
+        pytest.skip("there is a GPU here")
+    assert done.exit_code == 2
+    assert "--target cuda needs a GPU" in done.output
+    assert not (tmp_path / "gpu.json").exists()

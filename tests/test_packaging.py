@@ -171,6 +171,15 @@ def test_the_compose_file_has_the_service() -> None:
     assert service["build"]["args"]["TORCH_INDEX_URL"] == "${TORCH_INDEX_URL:-}"
 
 
+def test_a_machine_without_a_gpu_never_trips_over_the_service_for_one() -> None:
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    service = services["tvm-cuda"]
+    assert service["profiles"] == ["cuda"]
+    assert service["build"]["args"]["EXTRAS"] in PROJECT["project"]["optional-dependencies"]
+    assert "deploy" in service and "deploy" not in services["tvm"]
+
+
 # ---------------------------------------------------------------------------------- what is tracked
 
 

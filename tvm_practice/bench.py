@@ -4,10 +4,11 @@ this machine.
     python -m tvm_practice.bench                                    everything, all sizes
     python -m tvm_practice.bench matmul --sizes 512,1000x517x333    one workload, two sizes
     python -m tvm_practice.bench --json benchmarks/cpu.json --plot docs
+    python -m tvm_practice.bench gpu --json benchmarks/gpu.json     everything that is for a GPU
 
-A workload is a lesson whose experiments offer SIZES, QUICK_SIZES and competitors(size, seed); the
-bodies measured are the reference ones. What comes out is a JSON file, written anew after each size,
-and with --plot a roofline of each workload.
+A workload is a lesson whose experiments offer SIZES, QUICK_SIZES and competitors(size, seed), for a
+GPU the same with gpu_ before it; the bodies measured are the reference ones. What comes out is a
+JSON file, written anew after each size, and with --plot a roofline of each workload.
 
 Exit status: 0 when every result is right, 1 when a competitor's result is wrong, 2 when the command
 could not run, 130 when it was interrupted; what was measured until then is kept.
@@ -33,6 +34,7 @@ from typing import Any
 import click
 
 from tvm_practice.common import records, roofline, show, target, timing, verify, worker
+from tvm_practice.common.cuda import device
 from tvm_practice.common.exercise import LABS, PACKAGE, REFERENCE, exercises_of
 from tvm_practice.common.timing import Candidate, Comparison
 from tvm_practice.main import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED, RECORDS, REPORTS
@@ -40,6 +42,7 @@ from tvm_practice.main import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED, RECORDS,
 Size = tuple[int, ...]
 
 MATMUL, SEARCH = "matmul", "search"
+GPU = "gpu"  # given first, it asks for the workloads that are for one
 HAND, TUNED = "hand", "tuned"
 SAMPLE_SECONDS = 0.06
 LONGEST_CALL_SECONDS = 2.0
@@ -66,9 +69,10 @@ class Workload:
     float32: bool = True  # all of its arithmetic: the FMA peak is then a limit
     # What has to be made first, such as a search: a fact sheet for each.
     prepare: Callable[[Size, Callable[[str], None]], list[dict[str, Any]]] | None = None
+    gpu: bool = False
 
 
-def workloads() -> dict[str, Workload]:
+def workloads(gpu: bool = False) -> dict[str, Workload]:
     """Every workload that there is: a lesson whose experiments module offers one."""
     modules = {MATMUL: "manual_schedule", SEARCH: "auto_tune", **{lab: lab for lab in LABS}}
     found = {}
@@ -76,7 +80,11 @@ def workloads() -> dict[str, Workload]:
         if not (PACKAGE / "experiments" / f"{lesson}.py").exists():
             continue
         module = importlib.import_module(f"tvm_practice.experiments.{lesson}")
-        if hasattr(module, "competitors"):
+        if gpu and hasattr(module, "gpu_competitors"):
+            sizes = module.GPU_SIZES, module.GPU_QUICK_SIZES
+            float32 = getattr(module, "GPU_ARITHMETIC", "float32") == "float32"
+            found[name] = Workload(name, *sizes, module.gpu_competitors, float32, gpu=True)
+        elif not gpu and hasattr(module, "competitors"):
             float32 = getattr(module, "ARITHMETIC", "float32") == "float32"
             sizes = module.SIZES, module.QUICK_SIZES
             prepare = getattr(module, "prepare", None)
@@ -123,6 +131,8 @@ class Report:
         self.peaks["threads"] = measured.threads
         self.peaks["measured"] = measured.as_json()
         self.peaks["how"] = HOW_PEAKS
+        if gpu := self.machine.get("gpu"):
+            self.peaks |= {"how": HOW_GPU_PEAKS, "gpu": gpu["name"]}
         self._add_failures("peaks", (), measured.failed)
 
     def add(self, workload: Workload, size: Size, measured: Comparison) -> None:
@@ -199,6 +209,14 @@ HOW_PEAKS = (
 )
 
 
+HOW_GPU_PEAKS = (
+    "Kernels compiled through TVM for the device, on all of its processors, timed by its own "
+    "events: independent FMA chains in registers, in float32; the stream triad, 12 bytes an "
+    "element. A roof is the best round of the run. share_of_bandwidth is there where bandwidth is "
+    "the limit: the median of the paired ratios to a triad over as many bytes. torch has TF32 off."
+)
+
+
 def _bandwidth(measured: Comparison, name: str) -> dict[str, Any]:
     """What a result says of memory: intensity and rate, and where bandwidth is its limit (its roof
     was then in the same rounds), the share of it."""
@@ -249,11 +267,14 @@ def run(chosen: dict[Workload, list[Size]], options: Options) -> Report:
     with show.waiting("starting TVM ..."):
         machine = worker.call(target.machine)
     machine["torch"] = importlib.metadata.version("torch")
+    gpu = any(workload.gpu for workload in chosen)
+    if gpu:
+        machine["gpu"] = worker.call(device.found)
     introduce(machine, options)
     command = " ".join(["python -m tvm_practice.bench", *sys.argv[1:]])
     report = Report(machine, options.seed, options.rounds, command)
     try:
-        _peaks(report, options)
+        _peaks(report, options, gpu)
         write(options.json, report)
         for workload, sizes in chosen.items():
             _measure(report, workload, sizes, options)
@@ -271,6 +292,12 @@ def introduce(machine: dict[str, Any], options: Options) -> None:
         f"{options.seed}, {options.rounds} rounds",
         "dim",
     )
+    if gpu := machine.get("gpu"):
+        show.line(
+            f"{gpu['name']} ({gpu['arch']}), {gpu['processors']} processors, driver for CUDA "
+            f"{gpu['driver']}",
+            "dim",
+        )
     if machine["busy_cores"] > 0.25:
         show.line(
             f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures "
@@ -293,17 +320,19 @@ def _compare(candidates: Sequence[Candidate], what: str, options: Options) -> Co
     return measured
 
 
-def _peaks(report: Report, options: Options) -> None:
-    candidates = [*timing.PEAKS, *timing.ONE_THREAD.values()]
+def _peaks(report: Report, options: Options, gpu: bool) -> None:
+    ours = device.PEAKS if gpu else timing.PEAKS
+    candidates = [*ours, *({} if gpu else timing.ONE_THREAD).values()]
     try:
         report.add_peaks(measured := _compare(candidates, "peaks", options))
     except timing.Interrupted as interrupted:
         report.add_peaks(interrupted.measured)
         raise
     rows = []
-    for peak in timing.PEAKS:
+    columns = ("{}",) if gpu else ("{}, 1 thread", "{}")
+    for peak in ours:
         row = [peak.name]
-        for name in (f"{peak.name}, 1 thread", peak.name):
+        for name in (column.format(peak.name) for column in columns):
             figure = measured.figures.get(name)
             if figure is None:
                 row.append("-")
@@ -313,7 +342,10 @@ def _peaks(report: Report, options: Options) -> None:
             row.append(f"{best} {unit} ({figure.spread:.0%})")
         rows.append(row)
     show.table(
-        ("this machine's roofs", "1 thread", f"{measured.threads} threads"),
+        (
+            "this machine's roofs",
+            *(("the GPU",) if gpu else ("1 thread", f"{measured.threads} threads")),
+        ),
         rows,
         f"Best of {measured.rounds} rounds (and the spread of all); kernels compiled through TVM.",
     )
@@ -331,7 +363,8 @@ def _measure(report: Report, workload: Workload, sizes: list[Size], options: Opt
             _prepare(report, workload, size)
         candidates = workload.competitors(size, options.seed)
         skipped: dict[str, str] = {}
-        if workload.name == MATMUL and TUNED not in {one.name for one in candidates}:
+        on_cpu = workload.name == MATMUL and not workload.gpu
+        if on_cpu and TUNED not in {one.name for one in candidates}:
             found = tuned(size, options)
             if isinstance(found, Candidate):
                 candidates.append(found)
@@ -348,7 +381,12 @@ def _measure(report: Report, workload: Workload, sizes: list[Size], options: Opt
         for name, reason in skipped.items():
             report.skip(workload.name, size, name, reason)
         what = f"{workload.name} {size_text(size)}"
-        peaks = [timing.PEAK_FMA, *_bandwidth_roofs(candidates, report.peaks)]
+        fma, roof = (
+            (device.PEAKS[0], device.bandwidth_roof)
+            if workload.gpu
+            else (timing.PEAK_FMA, timing.bandwidth_roof)
+        )
+        peaks = [fma, *_bandwidth_roofs(candidates, report.peaks, roof)]
         try:
             measured = _compare([*peaks, *candidates], what, options)
         except timing.Interrupted as interrupted:
@@ -360,7 +398,7 @@ def _measure(report: Report, workload: Workload, sizes: list[Size], options: Opt
             for name, figure in measured.figures.items()
         }
         names = [one.name for one in candidates]
-        _show(measured, names, {**skipped, **measured.failed}, workload.float32)
+        _show(measured, names, {**skipped, **measured.failed}, workload)
         write(options.json, report)
 
 
@@ -383,11 +421,16 @@ def _prepare(report: Report, workload: Workload, size: Size) -> None:
     )
 
 
-def _bandwidth_roofs(candidates: list[Candidate], peaks: dict[str, Any]) -> list[Candidate]:
+def _bandwidth_roofs(
+    candidates: list[Candidate],
+    peaks: dict[str, Any],
+    roof: Callable[[timing.Runnable], Candidate],
+) -> list[Candidate]:
     """The roof for the memory traffic of these competitors, where memory is their limit: their
     intensity is below the ridge, where the slope of the bandwidth meets the FMA peak. None where
     a peak could not be measured."""
-    if not {"fma_gflops", "read_gbytes"} <= peaks.keys():
+    bandwidth = roofline.bandwidth(peaks)
+    if bandwidth is None or "fma_gflops" not in peaks:
         return []
     quick_to_build = {"NumPy": 0, "torch": 1, HAND: 2}
     for one in sorted(candidates, key=lambda one: quick_to_build.get(one.name, 3)):
@@ -395,13 +438,15 @@ def _bandwidth_roofs(candidates: list[Candidate], peaks: dict[str, Any]) -> list
             work = worker.call(timing.work_of, one, seconds=timing.BUILD_SECONDS)
         except worker.WorkerFailed:
             continue
-        ridge = peaks["fma_gflops"] / peaks["read_gbytes"]
+        ridge = peaks["fma_gflops"] / bandwidth
         bound = work.bytes > CACHES_HOLD and work.flops / work.bytes < ridge
-        return [timing.bandwidth_roof(work)] if bound else []
+        return [roof(work)] if bound else []
     return []
 
 
-def _show(measured: Comparison, names: list[str], missing: dict[str, str], float32: bool) -> None:
+def _show(
+    measured: Comparison, names: list[str], missing: dict[str, str], workload: Workload
+) -> None:
     """The table of one size. The column of bandwidth is there where bandwidth is the limit."""
     names = [name for name in names if name in measured]
     memory = {name: _bandwidth(measured, name) for name in names}
@@ -414,7 +459,7 @@ def _show(measured: Comparison, names: list[str], missing: dict[str, str], float
             show.seconds(figure.median_s),
             f"{figure.spread:.0%}",
             show.rate(figure.gflops),
-            peak_share(measured.share_of_peak(name), float32),
+            peak_share(measured.share_of_peak(name), workload.float32),
         ]
         if bound:
             share = memory[name]["share_of_bandwidth"]
@@ -425,9 +470,10 @@ def _show(measured: Comparison, names: list[str], missing: dict[str, str], float
         rows.append([*row, against])
     columns = ["competitor", "time", "spread", "GFLOP/s", "of FMA peak"]
     columns += ["GB/s", "of bandwidth"] if bound else []
+    timed = "by the GPU's own clock" if workload.gpu else f"{measured.threads} threads each"
     caption = (
         f"FMA peak {show.rate(measured.peak_gflops)} GFLOP/s in the same rounds. Medians of up to "
-        f"{measured.rounds} paired rounds, {measured.threads} threads each, every result verified."
+        f"{measured.rounds} paired rounds, {timed}, every result verified."
     )
     if bound:
         roof = measured[next(filter(None, (one.get("bandwidth_roof") for one in memory.values())))]
@@ -551,10 +597,18 @@ def parse_size(text: str, sides: int, workload: str) -> Size:
 
 
 def choose(names: Sequence[str], sizes: Sequence[str], quick: bool) -> dict[Workload, list[Size]]:
-    known = workloads()
+    gpu = tuple(names[:1]) == (GPU,)
+    if gpu:
+        names = names[1:]
+        try:
+            target.check_usable("cuda")
+        except target.UnusableTarget as error:
+            raise Refused(str(error)) from None
+    known = workloads(gpu)
     for name in names:
         if name not in known:
-            raise Refused(f"there is no workload {name!r}; there are {', '.join(known)}.")
+            of = " for a GPU" if gpu else ""
+            raise Refused(f"there is no workload {name!r}{of}; there are {', '.join(known)}.")
     asked = [text for given in sizes for text in given.split(",")]
     chosen = {}
     for name in dict.fromkeys(names or known):
@@ -588,10 +642,11 @@ python -m tvm_practice.bench matmul --sizes 512,1000x517x333 --json cpu.json --p
 
 @click.command(
     name="python -m tvm_practice.bench",
-    help="Measure workloads (all, if none is named) against the limits of this machine.",
+    help="Measure workloads (all, if none is named) against the limits of this machine; after "
+    "gpu, those for a GPU against its own.",
     epilog=EPILOG,
 )
-@click.argument("names", nargs=-1, metavar="[WORKLOAD]...")
+@click.argument("names", nargs=-1, metavar="[gpu] [WORKLOAD]...")
 @click.option(
     "--json",
     "json_path",

@@ -281,16 +281,68 @@ def _experiments(session: Session) -> None:
     part = {CPU: "run", GPU: "run_gpu"}[session.options.kind]
     if hasattr(module, part):
         getattr(module, part)(session)
+        if session.options.target == "cuda" and hasattr(module, "gpu_competitors"):
+            _on_device(session, module)
         return
     other = "--target cuda-sim runs it on any machine" if part == "run" else "--target cpu runs it"
     show.line(f"This lesson has no part for --target {session.options.target}; {other}.")
     session.headline = f"nothing for --target {session.options.target}"
 
 
+def _on_device(session: Session, module: Any) -> None:
+    """Time the references of a lesson, and the libraries, on the GPU itself."""
+    from tvm_practice.common.cuda import device
+
+    size = (module.GPU_QUICK_SIZES if session.quick else module.GPU_SIZES)[0]
+    gpu = worker.call(device.found)["name"]
+    show.heading(f"Measured: {' x '.join(map(str, size))} on one {gpu}")
+    candidates = [*device.PEAKS, *module.gpu_competitors(size, session.seed)]
+    measured = session.compare(candidates, what="on the device")
+    peaks = {peak.name for peak in device.PEAKS}
+    names = [name for name in measured.figures if name not in peaks]
+    best = "hand"
+    rows = []
+    for name in names:
+        figure = measured[name]
+        compared = best in measured and name != best
+        rows.append(
+            (
+                name,
+                show.seconds(figure.median_s),
+                f"{figure.spread:.0%}",
+                show.rate(figure.gflops),
+                f"{measured.share_of_peak(name):.0%}",
+                show.rate(figure.gbytes),
+                measured.verdict(best, name, timing.PROCESS_LUCK).short() if compared else "-",
+            )
+        )
+    show.table(
+        ("version", "time", "spread", "GFLOP/s", "of FMA peak", "GB/s", f"{best} is"),
+        rows,
+        f"Reference schedules. Measured in the same rounds: {show.rate(measured.peak_gflops)} "
+        f"GFLOP/s of float32 multiply-adds, {show.rate(measured.peak_gbytes)} GB/s stream triad. "
+        f"Medians of up to {measured.rounds} paired rounds by the device's own clock; every result "
+        "verified. torch without TF32.",
+    )
+    session.report["device"] = {"name": gpu, "size": size, "results": measured.as_json()}
+    if best in measured:
+        session.headline += f"; {show.seconds(measured[best].median_s)} on one {gpu}"
+
+
 def _introduce(options: Options) -> dict[str, Any]:
     """Say what runs and on what; every figure below is to be read with it."""
     with show.waiting("starting TVM ..."):
         machine = worker.call(target.machine)
+        if options.target == "cuda":
+            from tvm_practice.common.cuda import device
+
+            machine["gpu"] = worker.call(device.found)
+    if gpu := machine.get("gpu"):
+        show.line(
+            f"{gpu['name']} ({gpu['arch']}): {gpu['processors']} processors, "
+            f"{gpu['memory_bytes'] / 2**30:.0f} GiB, driver for CUDA {gpu['driver']}",
+            "dim",
+        )
     show.line(
         f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), "
         f"{machine['threads']} of {machine['cores']} cores, {machine['busy_cores']:.1f} of them "

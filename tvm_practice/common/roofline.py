@@ -69,7 +69,7 @@ def draw_roofline(path: Path, report: dict[str, Any], workload: str) -> bool:
         if results[0].get("intensity")
     }
     peaks = report["peaks"]
-    if not columns or not {"fma_gflops", "read_gbytes"} <= peaks.keys():
+    if not columns or "fma_gflops" not in peaks or bandwidth(peaks) is None:
         return False
     columns = dict(sorted(columns.items(), key=lambda item: item[1][0]["intensity"]))
     steps = _names_in_order(columns.values(), is_step)
@@ -132,9 +132,15 @@ def _draw_columns(axis, columns, peaks: dict[str, Any], styles: dict[str, Any]) 
         one.set_minor_formatter(lambda *_: "")
 
 
+def bandwidth(peaks: dict[str, Any], suffix: str = "") -> float | None:
+    """Bytes per second, in 1e9, of the roof's slope: a read sum's, or a triad's where there is
+    none, as on a GPU; None where neither was measured."""
+    return peaks.get(f"read_gbytes{suffix}", peaks.get(f"triad_gbytes{suffix}"))
+
+
 def _limits(places, columns, peaks: dict[str, Any]) -> tuple[float, float, float, float]:
     """The ranges of both axes: every point, the ridge, and room for the sizes above the roof."""
-    ridge = peaks["fma_gflops"] / peaks["read_gbytes"]
+    ridge = peaks["fma_gflops"] / bandwidth(peaks)
     slowest = min(one["gflops"] for results in columns for one in results)
     bottom = min(slowest / 1.6, peaks["fma_gflops"] / 100)
     highest = max(one["gflops"] for results in columns for one in results)
@@ -146,8 +152,13 @@ def _limits(places, columns, peaks: dict[str, Any]) -> tuple[float, float, float
 def _draw_roofs(axis, peaks: dict[str, Any], places, left: float, right: float) -> None:
     """The slope of the bandwidth and the FMA peak, at one thread and at all."""
     kinds = [("", ROOF, f"{peaks['threads']} threads"), ("_one_thread", ONE_THREAD, "1 thread")]
-    for suffix, color, threads in kinds if peaks["threads"] > 1 else kinds[1:]:
-        fma, read = peaks.get(f"fma_gflops{suffix}"), peaks.get(f"read_gbytes{suffix}")
+    word = "read"
+    if gpu := peaks.get("gpu"):
+        kinds, word = [("", ROOF, gpu)], "triad"
+    elif peaks["threads"] == 1:
+        kinds = kinds[1:]
+    for suffix, color, threads in kinds:
+        fma, read = peaks.get(f"fma_gflops{suffix}"), bandwidth(peaks, suffix)
         if fma is None or read is None:
             continue
         if suffix == "":  # all threads can do what one can; less is noise
@@ -169,7 +180,7 @@ def _draw_roofs(axis, peaks: dict[str, Any], places, left: float, right: float) 
         axis.text(
             middle,
             middle * read * (0.9 if below else 1.11),
-            f"read, {threads}: {show.rate(read)} GB/s",
+            f"{word}, {threads}: {show.rate(read)} GB/s",
             rotation=math.degrees(math.atan2(middle * read, middle)),
             rotation_mode="anchor",
             transform_rotates_text=True,

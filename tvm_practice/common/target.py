@@ -79,31 +79,53 @@ def check_usable(name: str) -> None:
         raise UnusableTarget(f"there is no target {name!r}; choose one of {', '.join(TARGETS)}.")
     if name == "cuda-sim":
         require_compiler()
-    if name == "cuda":
-        found = "there is one here, but" if (missing := _missing_for_cuda()) is None else missing
+    if name == "cuda" and (missing := missing_for_cuda()):
         raise UnusableTarget(
-            f"--target cuda needs a GPU; {found} the lessons do not run on one yet. --target "
-            "cuda-sim checks the same schedules without one, and --target cpu runs and times those "
-            "for the CPU."
+            f"--target cuda needs a GPU; {missing}. --target cuda-sim checks the same schedules "
+            "without one, and --target cpu runs and times those for the CPU."
         )
 
 
 # What CUDA code needs on a machine, and who brings it. The runtime's number is the one that TVM's
 # wheel is linked with.
-_CUDA_LIBRARIES = {
-    "libcuda.so.1": "NVIDIA's driver",
-    "libcudart.so.13": "the CUDA runtime (pip install nvidia-cuda-runtime)",
-}
+DRIVER, RUNTIME = "libcuda.so.1", "libcudart.so.13"
+_RUNTIME_WHEEL = ("nvidia-cuda-runtime", f"nvidia/cu13/lib/{RUNTIME}")
 
 
-def _missing_for_cuda() -> str | None:
+def missing_for_cuda() -> str | None:
     """What a machine lacks for --target cuda, as a clause; None if nothing."""
-    for library, name in _CUDA_LIBRARIES.items():
+    from tvm_practice.common import worker
+    from tvm_practice.common.cuda import device, resources
+
+    for load, library, whose in (
+        (lambda: ctypes.CDLL(DRIVER), DRIVER, "NVIDIA's driver"),
+        (load_cuda_runtime, RUNTIME, "the CUDA runtime"),
+    ):
         try:
-            ctypes.CDLL(library)
+            load()
         except OSError:
-            return f"{library}, {name}, is not here, and"
+            hint = "" if library == DRIVER else ' ("./practice --extra cuda true" brings it)'
+            return f"{library}, {whose}, is not here{hint}"
+    if missing := resources.available():
+        return missing.rstrip(".")
+    if worker.call(device.found) is None:
+        return "NVIDIA's driver is here, but TVM sees no device; does `nvidia-smi` list one?"
     return None
+
+
+def load_cuda_runtime() -> None:
+    """Load the CUDA runtime that TVM's wheel is linked with, before TVM is: where it comes as a
+    wheel, the loader does not find it by itself. Raises OSError if it is nowhere."""
+    try:
+        ctypes.CDLL(RUNTIME)
+    except OSError:
+        from importlib import metadata
+
+        wheel, path = _RUNTIME_WHEEL
+        try:
+            ctypes.CDLL(str(metadata.distribution(wheel).locate_file(path)))
+        except metadata.PackageNotFoundError:
+            raise OSError(f"{RUNTIME} is not installed") from None
 
 
 def require_compiler() -> str:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
@@ -51,6 +52,8 @@ class Runnable:
 
     flops: floating-point operations of one call; bytes: its compulsory memory traffic, every input
     read once and every output written once; bytes_written: how many of these are written.
+    on_device: for a call that only starts work elsewhere: what times so many of them by the clock
+    of the device, in seconds per call.
     """
 
     call: Callable[[], Any]
@@ -58,6 +61,7 @@ class Runnable:
     bytes: float = 0.0
     verified: bool = False
     bytes_written: float = 0.0
+    on_device: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -345,7 +349,7 @@ def compare(
                 try:
                     seconds, used = workers[name].ask("sample", SAMPLE_LIMIT_SECONDS)
                     samples[name].append(seconds)
-                    cores[name].append(used)
+                    cores[name] += [] if used is None else [used]
                 except WorkerFailed as error:
                     failed[name] = str(error)
                 advance(name)
@@ -367,7 +371,7 @@ def compare(
 
 def work_of(candidate: Candidate) -> Runnable:
     """What a call of a competitor has to do, as a Runnable that does nothing; runs in a worker."""
-    return replace(candidate.make(**candidate.arguments), call=print)
+    return replace(candidate.make(**candidate.arguments), call=print, on_device=None)
 
 
 def order(names: Sequence[str], number: int) -> list[str]:
@@ -385,13 +389,13 @@ def _serve(
     """The worker's side: build, find out how many calls make a sample, then take a sample whenever
     asked."""
     runnable = candidate.make(**candidate.arguments)
-    call = runnable.call
-    calls, once = 1, seconds_per_call(call, 1)
+    timed = runnable.on_device or partial(seconds_per_call, runnable.call)
+    calls, once = 1, timed(1)
     if once > longest_call:
         raise TooSlow(f"one call takes {once:.2g} s, more than the {longest_call:.2g} s allowed")
     while once * calls < sample_seconds:
         calls = max(calls + 1, min(calls * 10, math.ceil(1.2 * sample_seconds / max(once, 1e-9))))
-        once = seconds_per_call(call, calls)
+        once = timed(calls)
     give_each_thread_a_core()
     facts = {
         "calls_per_sample": calls,
@@ -405,12 +409,13 @@ def _serve(
     while True:
         connection.recv()
         if once < WARM_SECONDS:
-            seconds_per_call(call, math.ceil(WARM_SECONDS / once))
+            timed(math.ceil(WARM_SECONDS / once))
         used = time.process_time()
-        seconds = seconds_per_call(call, calls)
+        seconds = timed(calls)
         used = (time.process_time() - used) / (seconds * calls)
         _wait_until_quiet()
-        connection.send(("returned", (seconds, used)))
+        # On a device, the cores of this machine are not what counts.
+        connection.send(("returned", (seconds, None if runnable.on_device else used)))
 
 
 def seconds_per_call(call: Callable[[], Any], calls: int) -> float:

@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.cuda import device
 from tvm_practice.common.cuda import facts as cuda_facts
 from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.cuda.resources import V100
+from tvm_practice.common.exercise import REFERENCE
+from tvm_practice.common.timing import Candidate, Runnable
 
 EXERCISES = tuple(f"attention.{number}" for number in range(1, 5))
 D, HEADS, THREADS = 64, 8, (16, 16)
 LENGTH, QUICK_LENGTH = 1024, 512
 TILES = ((16, 32), (32, 32), (64, 32), (64, 64))  # queries of a block, keys of a piece
 FLOAT_BYTES = 4
+GPU_SIZES = ((HEADS, LENGTH),)  # what it measures on a GPU
+GPU_QUICK_SIZES = ((1, 256),)
 
 
 def run_gpu(session) -> None:
@@ -75,7 +80,62 @@ def _key_question(found: dict[str, Facts], length: int) -> None:
     )
 
 
+# -------------------------------------------------------------------------------------- competitors
+
+
+def gpu_competitors(size: tuple[int, int], seed: int) -> list[Candidate]:
+    """Every tiling with reference bodies, the largest as "hand", and torch: three kernels eager,
+    and its own fused one."""
+    common = {"heads": size[0], "length": size[1], "seed": seed}
+    names = [f"{rows} x {columns}" for rows, columns in TILES[:-1]] + ["hand"]
+    return [
+        *(
+            Candidate(name, make_gpu, {**common, "rows": rows, "columns": columns})
+            for name, (rows, columns) in zip(names, TILES, strict=True)
+        ),
+        Candidate("torch, eager", make_gpu_torch, {**common, "fused": False}),
+        Candidate("torch, fused", make_gpu_torch, {**common, "fused": True}),
+    ]
+
+
 # ---------------------------------------------------------------------------------- run in a worker
+
+
+def make_gpu(
+    heads: int, length: int, seed: int, rows: int, columns: int, build: Any = device.Compiled
+) -> Runnable:
+    module = schedule(heads, length, rows, columns, dict.fromkeys(EXERCISES, REFERENCE)).mod
+    given, is_right = _case(heads, length, seed)
+    work = _work(heads, length)
+    return device.runnable(module, given, given[0].shape, is_right, build, **work)
+
+
+def make_gpu_torch(heads: int, length: int, seed: int, fused: bool) -> Runnable:
+    import torch
+
+    def eager(q, k, v):
+        weights = torch.softmax(q @ k.transpose(1, 2) / D**0.5, dim=-1)
+        return weights @ v
+
+    layer = torch.nn.functional.scaled_dot_product_attention if fused else eager
+    given, is_right = _case(heads, length, seed)
+    return device.torch_runnable(layer, given, is_right, **_work(heads, length))
+
+
+def _case(heads: int, length: int, seed: int) -> tuple[list[np.ndarray], Any]:
+    """Q, K and V, and what raises Wrong for an O that is not right."""
+    from tvm_practice.checks.attention import attention_reference
+
+    rng = np.random.default_rng(seed)
+    given = [verify.random_array(rng, heads, length, D) for _ in range(3)]
+    want, magnitude = attention_reference(*given)
+    return given, lambda got: verify.assert_close(got, want, magnitude, length + D, "O")
+
+
+def _work(heads: int, length: int) -> dict[str, float]:
+    own = heads * length * D * FLOAT_BYTES
+    flops = 4.0 * heads * length * length * D
+    return {"flops": flops, "bytes": 4.0 * own, "bytes_written": float(own)}
 
 
 def schedule(heads: int, length: int, rows: int, columns: int, whose: dict[str, str]) -> Any:
@@ -89,22 +149,15 @@ def schedule(heads: int, length: int, rows: int, columns: int, whose: dict[str, 
 
 
 def tiling(length: int, rows: int, columns: int, whose: dict[str, str], seed: int) -> Facts:
-    from tvm_practice.checks.attention import attention_reference
-
     short = 4 * max(rows, columns)
-    shape = (1, short, D)
-    rng = np.random.default_rng(seed)
-    arrays = [verify.random_array(rng, *shape) for _ in range(3)]
-
-    def check(library) -> None:
-        got = verify.run(library, arrays, shape)
-        verify.assert_close(got, *attention_reference(*arrays), short + D, "O")
-
+    given, is_right = _case(1, short, seed)
+    shape = given[0].shape
+    whole = _work(HEADS, length)
     return cuda_facts.facts(
         schedule(HEADS, length, rows, columns, whose),
         schedule(1, short, rows, columns, whose),
-        [*arrays, np.zeros(shape, "float32")],
-        check,
-        4.0 * short * short * D,
-        (4.0 * HEADS * length * length * D, 4.0 * HEADS * length * D * FLOAT_BYTES),
+        [*given, np.zeros(shape, "float32")],
+        lambda library: is_right(verify.run(library, given, shape)),
+        _work(1, short)["flops"],
+        (whole["flops"], whole["bytes"]),
     )

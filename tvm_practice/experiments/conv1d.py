@@ -3,12 +3,14 @@ np.convolve and torch."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
-from tvm_practice.common.cuda import facts
+from tvm_practice.common.cuda import device, facts
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
@@ -34,6 +36,8 @@ GPU_SMALL = (1000, 32)  # for the simulator
 # What the bench measures: M samples, N taps.
 SIZES = ((4096, 128), (65536, 32))
 QUICK_SIZES = ((256, 32),)  # two vectors of taps, with 16 lanes: the last rung needs them
+GPU_SIZES = (GPU_SIZE, (1 << 22, 32))
+GPU_QUICK_SIZES = (GPU_SMALL,)
 
 
 def run(session) -> None:
@@ -174,6 +178,19 @@ def competitors(size: tuple[int, int], seed: int) -> list[Candidate]:
     return [*rungs, Candidate("hand", best.make, best.arguments), *libraries(size, seed)]
 
 
+def gpu_competitors(size: tuple[int, int], seed: int) -> list[Candidate]:
+    """The GPU's ladder with reference bodies, its last rung as "hand", and torch (cuDNN)."""
+    common = {"M": size[0], "N": size[1], "seed": seed}
+    names = [*GPU_RUNGS[:-1], "hand"]
+    return [
+        *(
+            Candidate(name, make_gpu_rung, {**common, "rung": rung})
+            for name, rung in zip(names, GPU_RUNGS, strict=True)
+        ),
+        Candidate("torch (cuDNN)", make_gpu_torch, common),
+    ]
+
+
 # ---------------------------------------------------------------------------------- run in a worker
 
 
@@ -189,17 +206,14 @@ def _assert_right(got: np.ndarray, d: np.ndarray, w: np.ndarray) -> None:
     verify.assert_close(got, want, magnitude, len(w), "C")
 
 
+def _work(M: int, N: int) -> dict[str, float]:
+    moved = 4.0 * (M + N + M + N - 1)
+    return {"flops": useful_flops(M, N), "bytes": moved, "bytes_written": 4.0 * (M + N - 1)}
+
+
 def _verified(call, got: np.ndarray, d: np.ndarray, w: np.ndarray) -> Runnable:
     _assert_right(got, d, w)
-    M, N = len(d), len(w)
-    moved = 4.0 * (M + N + M + N - 1)
-    return Runnable(
-        call,
-        flops=useful_flops(M, N),
-        bytes=moved,
-        bytes_written=4.0 * (M + N - 1),
-        verified=True,
-    )
+    return Runnable(call, verified=True, **_work(len(d), len(w)))
 
 
 def make_rung(M: int, N: int, seed: int, whose: dict[str, str], rung: str) -> Runnable:
@@ -232,6 +246,29 @@ def gpu_rung(rung: str, steps: tuple[tuple[str, str], ...], seed: int) -> facts.
     work = (useful_flops(M, N), 4.0 * (M + N + M + N - 1))
     arrays = (d, w, np.full(len(d) + len(w) - 1, np.nan, "float32"))
     return facts.facts(full, small, arrays, is_right, useful_flops(*GPU_SMALL), work)
+
+
+def make_gpu_rung(M: int, N: int, seed: int, rung: str, build: Any = device.Compiled) -> Runnable:
+    lesson = exercise.load_lesson("conv1d")
+    bodies = {known: exercise.body(known) for known in (*EXERCISES[:2], *ON_GPU)}
+    d, w = inputs(M, N, seed)
+    module = lesson.gpu_ladder(M, N, bodies)[rung].mod
+    is_right = partial(_assert_right, d=d, w=w)
+    return device.runnable(module, (d, w), (M + N - 1,), is_right, build, **_work(M, N))
+
+
+def make_gpu_torch(M: int, N: int, seed: int) -> Runnable:
+    import torch
+
+    d, w = inputs(M, N, seed)
+
+    def layer(signal, turned):
+        return torch.nn.functional.conv1d(signal, turned, padding=N - 1)
+
+    given = (d[None, None], w[::-1][None, None])
+    return device.torch_runnable(
+        layer, given, lambda got: _assert_right(got[0, 0], d, w), **_work(M, N)
+    )
 
 
 def make_numpy(M: int, N: int, seed: int) -> Runnable:

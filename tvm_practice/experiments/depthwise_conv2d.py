@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
+from tvm_practice.common.cuda import device
 from tvm_practice.common.cuda.access import Pattern, patterns
 from tvm_practice.common.cuda.resources import V100, Report, report
 from tvm_practice.common.cuda.simulate import Traced, simulated
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
+from tvm_practice.common.timing import Candidate, Runnable
 
 EXERCISES = tuple(f"depthwise_conv2d.{number}" for number in range(1, 6))
 RUNGS = {  # the lesson's own, which can only be read where TVM is loaded; whose work each is
@@ -31,6 +34,10 @@ SECTOR_BYTES = 32
 WRITE = 128  # added to the size of an access that is a store
 DRAWN = ("2-D blocks", "block fusion", "2-D threads", "outer fusion")
 DRAWN_ROWS = 8  # the processors are drawn in so many rows
+
+# What it measures on a GPU: the lesson's shape (B, C, H, W, K), and one that fills any GPU.
+GPU_SIZES = ((3, 4, 16, 32, 7), (32, 64, 64, 64, 7))
+GPU_QUICK_SIZES = GPU_SIZES[:1]
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,60 @@ def _key_question(found: dict[str, Rung], results: int) -> None:
     )
 
 
+# -------------------------------------------------------------------------------------- competitors
+
+
+def gpu_competitors(size: tuple[int, ...], seed: int) -> list[Candidate]:
+    """The ladder with reference bodies, its last rung as "hand", and torch (cuDNN)."""
+    common = {"shape": size, "seed": seed}
+    names = [*list(RUNGS)[:-1], "hand"]
+    return [
+        *(
+            Candidate(name, make_gpu_rung, {**common, "name": rung})
+            for name, rung in zip(names, RUNGS, strict=True)
+        ),
+        Candidate("torch (cuDNN)", make_gpu_torch, common),
+    ]
+
+
 # ---------------------------------------------------------------------------------- run in a worker
+
+
+def make_gpu_rung(
+    shape: tuple[int, ...], seed: int, name: str, build: Any = device.Compiled
+) -> Runnable:
+    lesson = exercise.load_lesson("depthwise_conv2d")
+    bodies = {known: exercise.body(known) for known in EXERCISES}
+    module = lesson.ladder(shape, bodies)[name].mod
+    given, is_right = _case(shape, seed)
+    return device.runnable(module, given, given[0].shape, is_right, build, **_work(*shape))
+
+
+def make_gpu_torch(shape: tuple[int, ...], seed: int) -> Runnable:
+    import torch
+
+    C, half = shape[1], shape[4] // 2
+
+    def layer(x, f):
+        return torch.nn.functional.conv2d(x, f[:, None], padding=half, groups=C)
+
+    given, is_right = _case(shape, seed)
+    return device.torch_runnable(layer, given, is_right, **_work(*shape))
+
+
+def _case(shape: tuple[int, ...], seed: int) -> tuple[tuple[np.ndarray, np.ndarray], Any]:
+    """X and F of a shape, and what raises Wrong for a Y that is not their convolution."""
+    B, C, H, W, K = shape
+    rng = np.random.default_rng(seed)
+    x, f = verify.random_array(rng, B, C, H, W), verify.random_array(rng, C, K, K)
+    want, magnitude = (convolved(*pair) for pair in ((x, f), (abs(x), abs(f))))
+    return (x, f), lambda y: verify.assert_close(y, want, magnitude, K * K, "Y")
+
+
+def _work(B: int, C: int, H: int, W: int, K: int) -> dict[str, float]:
+    pixels = float(B * C * H * W)
+    moved = 4.0 * (2 * pixels + C * K * K)
+    return {"flops": 2.0 * K * K * pixels, "bytes": moved, "bytes_written": 4.0 * pixels}
 
 
 def lesson_shape() -> tuple[int, ...]:
@@ -190,14 +250,12 @@ def rung(name: str, whose: dict[str, str], seed: int) -> Rung:
     """Run a rung in the simulator, verify it, and count what the blocks of one image ask for; they
     ask for the same in all images."""
     lesson = exercise.load_lesson("depthwise_conv2d")
-    B, C, H, W, K = lesson.SHAPE
+    B, C, H, W, _ = lesson.SHAPE
     bodies = {known: exercise.body(known, who) for known, who in whose.items()}
     sch = lesson.ladder(lesson.SHAPE, bodies)[name]
     library = simulated(sch.mod)
-    rng = np.random.default_rng(seed)
-    x, f = verify.random_array(rng, B, C, H, W), verify.random_array(rng, C, K, K)
-    want, magnitude = (convolved(*pair) for pair in ((x, f), (abs(x), abs(f))))
-    verify.assert_close(verify.run(library, (x, f), x.shape), want, magnitude, K * K, "Y")
+    (x, f), is_right = _case(lesson.SHAPE, seed)
+    is_right(verify.run(library, (x, f), x.shape))
     (kernel,) = library.kernels
     arrays = (x, f, np.full(x.shape, np.nan, "float32"))
     # All images have the same blocks, so those of the first will do.

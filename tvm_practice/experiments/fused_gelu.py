@@ -11,7 +11,7 @@ import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
 from tvm_practice.common.competitors import flops
-from tvm_practice.common.cuda import facts
+from tvm_practice.common.cuda import device, facts
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.target import register_tile, second_level_cache
 from tvm_practice.common.timing import (
@@ -33,11 +33,13 @@ OWNER = {LEARNER: "yours", REFERENCE: "reference"}
 EPILOGUE_OPERATIONS = 1 + 8 + 2 + 2 * (6 + 3) + 3
 
 ON_GPU = "fused_gelu.5"
+TWO_KERNELS, ONE_KERNEL = "two kernels", "one kernel"
 GPU_SIZE = (512, 3072, 768)  # a transformer's first feed-forward layer
 
 # What the bench measures: M, N, K; the second is a transformer's first feed-forward layer.
 SIZES = ((1024, 1024, 1024), (512, 3072, 768))
 QUICK_SIZES = ((64, 64, 32),)
+GPU_SIZES, GPU_QUICK_SIZES = (GPU_SIZE,), ((128, 128, 64),)
 
 Size = tuple[int, int, int]
 
@@ -53,7 +55,7 @@ def run_gpu(session) -> None:
     """The fused kernel beside the two, simulated; the bytes that each asks of global memory."""
     whose = {known: session.exercise(known) for known in (*EXERCISES[:2], ON_GPU)}
     found = {}
-    for name in ("two kernels", "one kernel"):
+    for name in (TWO_KERNELS, ONE_KERNEL):
         with show.waiting(f"{name} ..."):
             found[name] = session.call(gpu_kernels, name, tuple(whose.items()), session.seed)
     show.heading("gelu(A @ B + bias) on a GPU, {} x {} x {}, float32".format(*GPU_SIZE))
@@ -192,6 +194,16 @@ def competitors(size: Size, seed: int) -> list[Candidate]:
     return [*others, Candidate("hand", best.make, best.arguments), *_torch(size, seed)]
 
 
+def gpu_competitors(size: Size, seed: int) -> list[Candidate]:
+    """The layer in two kernels and in one, and torch's eager, which starts two."""
+    common = dict(zip("MNK", size, strict=True), seed=seed)
+    return [
+        Candidate(TWO_KERNELS, make_gpu, {**common, "name": TWO_KERNELS}),
+        Candidate("hand", make_gpu, {**common, "name": ONE_KERNEL}),
+        Candidate("torch (cuBLAS)", make_gpu_torch, common),
+    ]
+
+
 # ---------------------------------------------------------------------------------- run in a worker
 
 
@@ -214,13 +226,14 @@ def assert_right(got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray
     verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, a.shape[1], "G")
 
 
+def _work(M: int, N: int, K: int) -> dict[str, float]:
+    moved = 4.0 * (M * K + K * N + N + M * N)
+    return {"flops": flops(M, N, K), "bytes": moved, "bytes_written": 4.0 * M * N}
+
+
 def _runnable(call, got: np.ndarray, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> Runnable:
     assert_right(got, a, b, bias)
-    M, N, K = *got.shape, a.shape[1]
-    moved = 4.0 * (M * K + K * N + N + M * N)
-    return Runnable(
-        call, flops=flops(M, N, K), bytes=moved, bytes_written=4.0 * M * N, verified=True
-    )
+    return Runnable(call, verified=True, **_work(*got.shape, a.shape[1]))
 
 
 def _compiled(sch, M: int, N: int, K: int, seed: int) -> Runnable:
@@ -293,30 +306,56 @@ def make_separate(M: int, N: int, K: int, seed: int, whose: dict[str, str]) -> R
     return _compiled(sch, M, N, K, seed)
 
 
-def gpu_kernels(name: str, steps: tuple[tuple[str, str], ...], seed: int) -> facts.Facts:
+def gpu_schedule(name: str, size: Size, whose: dict[str, str]) -> Any:
     """The layer after phase 2's GPU ladder: G in a kernel of its own, or fused by ON_GPU."""
     from tvm import te
     from tvm.s_tir import Schedule
 
-    whose = dict(steps)
     lesson = exercise.load_lesson("fused_gelu")
     phase = exercise.load_lesson("manual_schedule")
     tanh = exercise.body("fused_gelu.1", whose["fused_gelu.1"])
+    expression = exercise.body("fused_gelu.2", whose["fused_gelu.2"])
+    sch = Schedule(te.create_prim_func(expression(*size, lambda x: lesson.gelu(x, tanh))))
+    for known in phase.GPU_LADDER:
+        phase.climb_gpu(sch, known, exercise.body(known))
+    if name == ONE_KERNEL:
+        exercise.body(ON_GPU, whose[ON_GPU])(sch)
+    else:
+        block, thread = sch.split(sch.fuse(*sch.get_loops(sch.get_sblock("G"))), [None, 256])
+        sch.bind(block, "blockIdx.x")
+        sch.bind(thread, "threadIdx.x")
+    return sch
 
-    def schedule(M: int, N: int, K: int) -> Schedule:
-        expression = exercise.body("fused_gelu.2", whose["fused_gelu.2"])
-        tensors = expression(M, N, K, lambda x: lesson.gelu(x, tanh))
-        sch = Schedule(te.create_prim_func(tensors))
-        for known in phase.GPU_LADDER:
-            phase.climb_gpu(sch, known, exercise.body(known))
-        if name == "one kernel":
-            exercise.body(ON_GPU, whose[ON_GPU])(sch)
-        else:
-            block, thread = sch.split(sch.fuse(*sch.get_loops(sch.get_sblock("G"))), [None, 256])
-            sch.bind(block, "blockIdx.x")
-            sch.bind(thread, "threadIdx.x")
-        return sch
 
+def make_gpu(
+    M: int, N: int, K: int, seed: int, name: str, build: Any = device.Compiled
+) -> Runnable:
+    whose = dict.fromkeys((*EXERCISES, ON_GPU), REFERENCE)
+    given = inputs(M, N, K, seed)
+    module = gpu_schedule(name, (M, N, K), whose).mod
+
+    def is_right(got: np.ndarray) -> None:
+        assert_right(got, *given)
+
+    return device.runnable(module, given, (M, N), is_right, build, **_work(M, N, K))
+
+
+def make_gpu_torch(M: int, N: int, K: int, seed: int) -> Runnable:
+    import torch
+
+    def layer(a, b, bias):
+        return torch.nn.functional.gelu(torch.addmm(bias, a, b), approximate="tanh")
+
+    given = inputs(M, N, K, seed)
+    return device.torch_runnable(
+        layer, given, lambda got: assert_right(got, *given), **_work(M, N, K)
+    )
+
+
+def gpu_kernels(name: str, steps: tuple[tuple[str, str], ...], seed: int) -> facts.Facts:
+    """What can be said of the layer without a GPU, in two kernels or in one."""
+    whose = dict(steps)
+    phase = exercise.load_lesson("manual_schedule")
     M, N, K = (2 * side for side in phase.fits(phase.TILE_EACH))
     a, b, bias = inputs(M, N, K, seed)
 
@@ -325,11 +364,10 @@ def gpu_kernels(name: str, steps: tuple[tuple[str, str], ...], seed: int) -> fac
         assert_right(got, a, b, bias)
 
     arrays = (a, b, bias, np.full((M, N), np.nan, "float32"))
-    full, small = schedule(*GPU_SIZE), schedule(M, N, K)
-    rows, columns, depth = GPU_SIZE
-    moved = 4.0 * (rows * depth + depth * columns + columns + rows * columns)
-    work = (flops(*GPU_SIZE), moved)
-    return facts.facts(full, small, arrays, is_right, flops(M, N, K), work)
+    full, small = (gpu_schedule(name, size, whose) for size in (GPU_SIZE, (M, N, K)))
+    whole = _work(*GPU_SIZE)
+    estimated = (whole["flops"], whole["bytes"])
+    return facts.facts(full, small, arrays, is_right, flops(M, N, K), estimated)
 
 
 def make_torch(M: int, N: int, K: int, seed: int, compiled: bool) -> Runnable:

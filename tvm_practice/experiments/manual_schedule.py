@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
-from tvm_practice.common.competitors import libraries, make_torch_compile, runnable_matmul
+from tvm_practice.common.competitors import (
+    inputs,
+    libraries,
+    make_torch_compile,
+    runnable_matmul,
+    work,
+)
+from tvm_practice.common.cuda import device
 from tvm_practice.common.cuda import facts as cuda_facts
 from tvm_practice.common.cuda.facts import Facts
-from tvm_practice.common.cuda.kernels import kernels
+from tvm_practice.common.cuda.kernels import by_default, kernels
 from tvm_practice.common.cuda.resources import V100
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
@@ -329,6 +336,72 @@ def competitors(size: tuple[int, int, int], seed: int) -> list[Candidate]:
     ]
 
 
+# What it measures on a GPU. The last rung has two more tilings there: with more elements for each
+# thread than the lesson's 4 x 4, shared memory has less to deliver for an operation. Along j there
+# are four of them in any case, as many as one instruction loads.
+GPU_SIZES = ((2048, 2048, 2048), (1024, 2048, 512))
+GPU_QUICK_SIZES = ((256, 256, 256),)
+GPU_TILINGS = {  # threads, elements of each, depth, width
+    "2.9, tile 128 x 128": ((8, 32), (16, 4), 16, 4),
+    "hand": ((16, 16), (8, 4), 16, 4),
+}
+
+
+def gpu_competitors(size: tuple[int, int, int], seed: int) -> list[Candidate]:
+    """Every rung of the GPU's ladder, the last one's tilings, TVM's default schedule, cuBLAS."""
+    arguments = dict(zip("MNK", size, strict=True), seed=seed)
+    return [
+        *(
+            Candidate(f"{known} {name}", make_gpu_step, {**arguments, "last": known})
+            for known, name in GPU_RUNGS.items()
+        ),
+        *(
+            Candidate(name, make_gpu_step, {**arguments, "last": "2.9", "tiling": tiling})
+            for name, tiling in GPU_TILINGS.items()
+        ),
+        Candidate("dlight", make_gpu_default, arguments),
+        Candidate("torch (cuBLAS)", make_gpu_torch, arguments),
+    ]
+
+
+def make_gpu_step(
+    M: int,
+    N: int,
+    K: int,
+    seed: int,
+    last: str,
+    tiling: tuple | None = None,
+    build: Any = device.Compiled,
+) -> Runnable:
+    """The product after the GPU's ladder up to `last`, on the device."""
+    steps = tuple((known, REFERENCE) for known in GPU_RUNGS)
+    return _on_gpu(gpu_schedule(last, (M, N, K), steps, tiling).mod, M, N, K, seed, build)
+
+
+def make_gpu_default(M: int, N: int, K: int, seed: int, build: Any = device.Compiled) -> Runnable:
+    """What TVM's own rules make of the product."""
+    module = by_default(exercise.load_lesson("manual_schedule").matmul(M, N, K).mod)
+    return _on_gpu(module, M, N, K, seed, build)
+
+
+def _on_gpu(module: Any, M: int, N: int, K: int, seed: int, build: Any) -> Runnable:
+    given = inputs(M, N, K, seed)
+    is_right = _product_is_right(*given)
+    return device.runnable(module, given, (M, N), is_right, build, **work(M, N, K))
+
+
+def make_gpu_torch(M: int, N: int, K: int, seed: int) -> Runnable:
+    import torch
+
+    given = inputs(M, N, K, seed)
+    return device.torch_runnable(torch.mm, given, _product_is_right(*given), **work(M, N, K))
+
+
+def _product_is_right(a: np.ndarray, b: np.ndarray) -> Callable[[np.ndarray], None]:
+    want, magnitude = verify.matmul_reference(a, b)
+    return lambda c: verify.assert_close(c, want, magnitude, a.shape[1], "C")
+
+
 def vector_add_nests() -> tuple[LoopNest, LoopNest]:
     from tvm_practice.common.target import threads, vector_unit
 
@@ -368,10 +441,12 @@ def gpu_vector_add() -> tuple[LoopNest, LoopNest, str]:
     return before, loop_nest(sch.mod), kernel.source
 
 
-def gpu_schedule(last: str, size: tuple[int, int, int], steps: Steps):
-    """The matmul after the GPU's ladder up to the rung `last`, as a Schedule."""
+def gpu_schedule(last: str, size: tuple[int, int, int], steps: Steps, tiling: tuple | None = None):
+    """The matmul after the GPU's ladder up to the rung `last`, as a Schedule; with the lesson's
+    tiling unless told."""
     lesson = exercise.load_lesson("manual_schedule")
-    tiling = lesson.ONE_EACH if last in ("2.6", "2.7") else lesson.TILE_EACH
+    own = lesson.ONE_EACH if last in ("2.6", "2.7") else lesson.TILE_EACH
+    tiling = lesson.Tiling(*tiling) if tiling else own
     sch = lesson.matmul(*size)
     for known, whose in steps:
         lesson.climb_gpu(sch, known, exercise.body(known, whose), tiling)
@@ -403,8 +478,8 @@ def gpu_facts(
     full, small = schedule(size), schedule((M, N, K))
     rows, columns, depth = size
     moved = 4.0 * (rows * depth + depth * columns + rows * columns)
-    work = (2.0 * rows * columns * depth, moved)
-    return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K, work)
+    estimated = (2.0 * rows * columns * depth, moved)
+    return cuda_facts.facts(full, small, arrays, is_right, 2.0 * M * N * K, estimated)
 
 
 def access_order(steps: Steps) -> np.ndarray:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
+from tvm_practice.common.cuda import device
 from tvm_practice.common.cuda.kernels import kernels
 from tvm_practice.common.cuda.resources import V100, Report, available, report, roofline
 from tvm_practice.common.cuda.simulate import Simulated, simulated
 from tvm_practice.common.exercise import LEARNER, REFERENCE
+from tvm_practice.common.timing import Candidate, Runnable
 
 EXERCISES = tuple(f"tensor_cores.{number}" for number in range(1, 5))
 OWNER = {LEARNER: "yours", REFERENCE: "reference"}
@@ -29,6 +31,11 @@ GLOBAL_LIMIT = V100.bandwidth / V100.tensor_peak
 FLOAT32_LIMIT = V100.bandwidth / V100.float32_peak
 SHARED_LIMIT = V100.sms * 128 * V100.tensor_clock / V100.tensor_peak
 SUM_REGISTERS = FACTOR_REGISTERS = 8  # of a thread, for its part of a tile
+
+# What it measures on a GPU.
+GPU_SIZES = ((2048, 2048, 2048), (1024, 2048, 512))
+GPU_QUICK_SIZES = ((256, 256, 256),)
+GPU_ARITHMETIC = "float16"
 
 Size = tuple[int, int, int]
 Shape = tuple[tuple[int, int], tuple[int, int]]
@@ -168,7 +175,59 @@ def draw_traffic(path: Path, found: list[Traffic]) -> None:
     picture.save(figure, path)
 
 
+# -------------------------------------------------------------------------------------- competitors
+
+
+def gpu_competitors(size: Size, seed: int) -> list[Candidate]:
+    """Every tiling with reference bodies, the largest as "hand", and cuBLAS in float16."""
+    common = dict(zip("MNK", size, strict=True), seed=seed)
+    names = [f"{_rows_of(shape)[0]} x {_rows_of(shape)[1]}" for shape in SHAPES[:-1]] + ["hand"]
+    return [
+        *(
+            Candidate(name, make_gpu, {**common, "shape": shape})
+            for name, shape in zip(names, SHAPES, strict=True)
+        ),
+        Candidate("torch (cuBLAS)", make_gpu_torch, common),
+    ]
+
+
+def _rows_of(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of C that a block computes."""
+    (warps_i, warps_j), (own_i, own_j) = shape
+    return 16 * warps_i * own_i, 16 * warps_j * own_j
+
+
 # ---------------------------------------------------------------------------------- run in a worker
+
+
+def make_gpu(
+    M: int, N: int, K: int, seed: int, shape: Shape, build: Any = device.Compiled
+) -> Runnable:
+    module = schedule((M, N, K), dict.fromkeys(EXERCISES, REFERENCE), shape).mod
+    given, is_right = _case(M, N, K, seed)
+    return device.runnable(module, given, (M, N), is_right, build, **_work(M, N, K))
+
+
+def make_gpu_torch(M: int, N: int, K: int, seed: int) -> Runnable:
+    """cuBLAS on the tensor cores; its result is in float16, ours in float32."""
+    import torch
+
+    given, is_right = _case(M, N, K, seed)
+    return device.torch_runnable(torch.mm, given, is_right, **_work(M, N, K))
+
+
+def _case(M: int, N: int, K: int, seed: int) -> tuple[tuple[np.ndarray, np.ndarray], Any]:
+    """A and B in float16, and what raises Wrong for a C in float32 that is not their product."""
+    rng = np.random.default_rng(seed)
+    a = verify.random_array(rng, M, K, dtype="float16")
+    b = verify.random_array(rng, K, N, dtype="float16")
+    want, magnitude = verify.matmul_reference(a, b)
+    return (a, b), lambda c: verify.assert_close(c, want, magnitude, K, "C")
+
+
+def _work(M: int, N: int, K: int) -> dict[str, float]:
+    moved = 2.0 * (M + N) * K + 4.0 * M * N
+    return {"flops": 2.0 * M * N * K, "bytes": moved, "bytes_written": 4.0 * M * N}
 
 
 def schedule(size: Size, whose: dict[str, str], shape: Shape = SHAPES[-1]) -> Any:
@@ -211,9 +270,8 @@ def traffic(shape: Shape, size: Size, whose: dict[str, str], seed: int) -> Traff
     reads = traced.accesses[traced.accesses["size"] < 128]
     parameters = len(kernel.parameters)
     (full,) = kernels(schedule(size, whose, shape).mod)
-    full_rows, full_columns, full_depth = size
-    moved = 2.0 * (full_rows + full_columns) * full_depth + 4.0 * full_rows * full_columns
-    bound = roofline(2.0 * full_rows * full_columns * full_depth, moved, V100, tensor_cores=True)
+    whole = _work(*size)
+    bound = roofline(whole["flops"], whole["bytes"], V100, tensor_cores=True)
     extents = {one.name: one.extent for one in kernel.shared}
     strides = extents["A_shared"] // rows, extents["B_shared"] // deep
     own_rows, own_columns = tiling.each
@@ -233,9 +291,6 @@ def traffic(shape: Shape, size: Size, whose: dict[str, str], seed: int) -> Traff
 
 
 def _verified(library: Simulated, M: int, N: int, K: int, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    a = verify.random_array(rng, M, K, dtype="float16")
-    b = verify.random_array(rng, K, N, dtype="float16")
-    got = verify.run(library, (a, b), (M, N))
-    verify.assert_close(got, *verify.matmul_reference(a, b), K, "C")
-    return [a, b, got]
+    given, is_right = _case(M, N, K, seed)
+    is_right(got := verify.run(library, given, (M, N)))
+    return [*given, got]

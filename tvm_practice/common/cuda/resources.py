@@ -235,12 +235,13 @@ def compile(source: str, arch: str) -> tuple[Usage, ...]:
 
     Raises NotCompiled, with NVRTC's reason, and RuntimeError if `available()` says what is missing.
     """
-    if missing := available():
-        raise RuntimeError(missing)
-    failed, log = _run_nvrtc(_complete(source), _options(arch))
-    if failed:
-        raise NotCompiled(_reason(log, arch))
-    return _usages(log)
+    return _usages(_run_nvrtc(source, arch)[0])
+
+
+def machine_code(source: str, arch: str) -> bytes:
+    """CUDA C compiled for an architecture, as a GPU's driver loads it (a "cubin"). Raises like
+    `compile`."""
+    return _run_nvrtc(source, arch)[1]
 
 
 def _complete(source: str) -> str:
@@ -272,33 +273,43 @@ def _nvrtc() -> ctypes.CDLL:
     return library
 
 
-def _run_nvrtc(source: str, options: list[str]) -> tuple[bool, str]:
-    """Whether it failed, and what NVRTC and ptxas print."""
-    nvrtc, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+def _run_nvrtc(source: str, arch: str) -> tuple[str, bytes]:
+    """What NVRTC and ptxas print, and the machine code."""
+    if missing := available():
+        raise RuntimeError(missing)
+    nvrtc, program = _nvrtc(), ctypes.c_void_p()
 
     def call(name: str, *arguments: object) -> None:
         if status := getattr(nvrtc, name)(*arguments):
             raise RuntimeError(f"{name}: {nvrtc.nvrtcGetErrorString(status).decode()}")
 
+    def fetch(what: str) -> bytes:
+        size = ctypes.c_size_t()
+        call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        call(f"nvrtcGet{what}", program, buffer)
+        return buffer.raw
+
+    options = [option.encode() for option in _options(arch)]
+    complete = _complete(source).encode()
     call(
         "nvrtcCreateProgram",
         ctypes.byref(program),
-        source.encode(),
+        complete,
         _FILE.encode(),
         0,
         None,
         None,
     )
     try:
-        arguments = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        arguments = (ctypes.c_char_p * len(options))(*options)
         status = nvrtc.nvrtcCompileProgram(program, len(options), arguments)
-        call("nvrtcGetProgramLogSize", program, ctypes.byref(size))
-        log = ctypes.create_string_buffer(size.value)
-        call("nvrtcGetProgramLog", program, log)
+        log = fetch("ProgramLog").rstrip(b"\0").decode(errors="replace")
+        if status:
+            raise NotCompiled(_reason(log or nvrtc.nvrtcGetErrorString(status).decode(), arch))
+        return log, fetch("CUBIN")
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    text = log.value.decode(errors="replace")
-    return bool(status), text or nvrtc.nvrtcGetErrorString(status).decode()
 
 
 def _usages(log: str) -> tuple[Usage, ...]:
