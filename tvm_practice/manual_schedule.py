@@ -561,13 +561,14 @@ def spread_rows(sch: Schedule, depth: int) -> None:
 #
 #   - "software_pipeline_stage": the round in which the block works on a piece, 0 or 1. What has
 #     stage 0 works on piece ko while what has stage 1 works on piece ko - 1.
-#   - "software_pipeline_order": the position of the block in the new loop's body. Without it, the
-#     store would come before the multiplication, and wait for the load.
+#   - "software_pipeline_order": the position of the block in the new loop's body. TVM asks for it
+#     too: with the store before the multiplication, the multiplication would wait for the load.
 #
-# (Classic TVM had virtual threads for this, and the user of an accelerator still meets them: a loop
-# bound to "vthread" runs as several threads whose steps are interleaved in one, so that one loads
-# while the other computes. On a GPU the warps themselves do that, as far as registers and shared
-# memory leave room for many of them. A pipeline does it within a warp.)
+# (Classic TVM's documents use virtual threads for this. A loop bound to "vthread" becomes several
+# threads whose steps are interleaved in one: while one waits for its load, the other computes. A
+# GPU's warps do that for each other, as far as registers and shared memory leave room for many of
+# them; a pipeline does it within a warp. What virtual threads are still good for on a GPU, the
+# place of a thread's elements, is in labs/conv1d.py.)
 
 
 @exercise("2.9", "Load the next piece while this one is multiplied", target=GPU)
@@ -631,5 +632,5 @@ def climb_gpu(sch: Schedule, exercise_id: str, step, tiling: Tiling = TILE_EACH)
 
 
 # When you run the lesson for the GPU, it counts what each rung asks of memory. Before you look: how
-# many bytes does the product read from global memory for each multiplication after 2.6, after 2.7,
-# and after 2.8?
+# many bytes do the blocks read from global memory for each operation (a multiplication or an
+# addition) after 2.6, after 2.7, and after 2.8?

@@ -26,7 +26,8 @@ GPU_QUICK_SIZES = ((1, 256),)
 
 def run_gpu(session) -> None:
     whose = {known: session.exercise(known) for known in EXERCISES}
-    length = session.size(quick=QUICK_LENGTH, full=LENGTH)[0]
+    multiples = (max(rows for rows, _ in TILES), 1, 1)
+    length = session.size(quick=QUICK_LENGTH, full=LENGTH, multiples=multiples)[0]
     show.heading(f"{HEADS} heads, {length} queries and keys of {D} numbers, float32, for a V100")
     found: dict[str, Facts] = {}
     for rows, columns in TILES:
@@ -36,9 +37,10 @@ def run_gpu(session) -> None:
     cuda_facts.table(
         found,
         "Queries of a block x keys of a piece. Each was run in the simulator on a short sequence "
-        "and its result verified. Counted there: the bytes that a block asks of global memory for "
-        "an operation (of the two products), in sectors of 32; the share of them that is used; "
-        "and the rounds of the shared memory's banks for each request of a warp.",
+        "and its result verified. Counted there: the bytes that a block reads from global memory "
+        "for an operation (of the two products), in sectors of 32; the share that is used of all "
+        "that it moves; and the rounds of the shared memory's banks for each request of a warp, of "
+        "which the turned copy of K takes most.",
     )
     _key_question(found, length)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
@@ -47,7 +49,7 @@ def run_gpu(session) -> None:
             "grid": one.kernels[0].grid,
             "block": one.kernels[0].block,
             "shared_bytes": one.kernels[0].shared_bytes,
-            "global_bytes_per_flop": one.bytes_per_flop,
+            "bytes_read_per_flop": one.read_per_flop,
             "bank_rounds": one.bank_rounds,
             "verified": one.verified,
         }
@@ -66,8 +68,8 @@ def _key_question(found: dict[str, Facts], length: int) -> None:
         [
             f"Once for each block of queries: {length // least} times with {least} of them, "
             f"{length // most} times with {most}. That is the tile of 2.8 again: "
-            f"{small.bytes_per_flop:.2g} bytes for an operation become "
-            f"{large.bytes_per_flop:.2g}, where a V100's data sheet has "
+            f"{small.read_per_flop:.2g} bytes for an operation become "
+            f"{large.read_per_flop:.2g}, where a V100's data sheet has "
             f"{V100.bandwidth / V100.float32_peak:.2g}. The "
             "keys of a piece do not matter for it, only for how often the sums are corrected.",
             f"Q, K, V and O are {own / 2**20:.0f} MiB together, the scores {scores / 2**20:.0f} "

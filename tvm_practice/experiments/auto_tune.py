@@ -9,20 +9,32 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import mean
 
 from tvm_practice.common import exercise, picture, records, show
 from tvm_practice.common.competitors import flops, libraries, runnable_matmul
+from tvm_practice.common.cuda import facts, search_space
+from tvm_practice.common.cuda.resources import V100, available
+from tvm_practice.common.cuda.search_space import BALANCE, LIMITS, RULE, Known, Sample
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
 from tvm_practice.common.measure import BUILD_SECONDS, RUN_SECONDS, Measure, Measured
+from tvm_practice.common.target import threads
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
-from tvm_practice.common.worker import Worker
-from tvm_practice.experiments.manual_schedule import make_hand, make_step
+from tvm_practice.common.verify import Wrong
+from tvm_practice.common.worker import Worker, WorkerFailed
+from tvm_practice.experiments.manual_schedule import (
+    GPU_MULTIPLES,
+    GPU_RUNGS,
+    gpu_schedule,
+    make_hand,
+    make_step,
+)
 
 QUICK_TRIALS, TRIALS = 64, 256
 BATCH = 16
@@ -31,6 +43,10 @@ POPULATION = 128
 HAND_STEPS = ("2.1", "2.2", "2.3", "2.4", "2.5")
 NAIVE, HAND, TUNED = "naive", "hand (phase 2)", "tuned"
 SESSIONS = "sessions.jsonl"
+GPU_QUICK_TRIALS, GPU_TRIALS = 12, 32
+GPU_BEST, GPU_WORST = 5, 2  # rows of the table
+BY_HAND = "by hand"
+LOOK_SECONDS = 120.0
 # The fastest of many measurements is partly the luckiest: these many run these many times more.
 FINALISTS, FINAL_ROUNDS = 5, 5
 
@@ -55,6 +71,249 @@ def run(session) -> None:
     measured = _compare(session, folder, size, whose)
     session.picture("tuning_curve", lambda path: draw_curve(path, folder, measured, size))
     _key_question(session, folder, plan, done, measured, whose, size)
+
+
+# --------------------------------------------------------------- the space of a GPU, without a GPU
+
+
+@dataclass
+class Looked:
+    """What became of the samples that MetaSchedule accepts, and of the schedule by hand.
+
+    known: by name, the best by RULE first. wrong: by name, what the simulator found. failed: by
+    name, why one could not be looked at.
+    """
+
+    known: dict[str, Known] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def searched(self) -> list[Known]:
+        return [one for name, one in self.known.items() if not name.endswith(BY_HAND)]
+
+    @property
+    def hand(self) -> int | None:
+        """Its place, counted from 1."""
+        names = [name.endswith(BY_HAND) for name in self.known]
+        return names.index(True) + 1 if any(names) else None
+
+
+def run_gpu(session) -> None:
+    """MetaSchedule's own space for CUDA: sampled, verified in the simulator, and ranked by what can
+    be known without a clock."""
+    size = session.size(quick=1024, full=2048, multiples=GPU_MULTIPLES)
+    wanted = session.options.trials or (GPU_QUICK_TRIALS if session.quick else GPU_TRIALS)
+    with show.waiting(f"the search space, and samples until {wanted} are accepted ..."):
+        trace, choices, samples = session.call(
+            sample_gpu, size, wanted, session.seed, seconds=60 + 10 * wanted
+        )
+    _introduce_gpu(size, trace, choices)
+    accepted = [one for one in samples if one.accepted]
+    _tell_refused(samples, accepted, wanted)
+    looked = _look(session, size, accepted)
+    _tell_looked(looked, size)
+    if looked.searched:
+        session.picture("gpu_candidates", lambda path: draw_gpu(path, looked, samples, size))
+    session.report |= {"size": size, "gpu": _gpu_report(samples, looked)}
+    right = len(looked.searched)
+    session.headline = f"{right} of {len(samples)} samples verified in the simulator, not timed"
+    if looked.wrong:
+        session.headline += f", {len(looked.wrong)} wrong"
+    _gpu_question(samples, accepted, looked)
+
+
+def _introduce_gpu(size: Size, trace: str, choices: list[tuple[str, int]]) -> None:
+    show.heading("MetaSchedule's own space for CUDA, for {} x {} x {}".format(*size))
+    show.say(
+        "For a CPU this lesson takes a space of yours; here it is the one that MetaSchedule's own "
+        "rules derive. They visit the blocks in post-order and apply what fits: here multi-level "
+        "tiling, with C in registers and A and B through shared memory. The trace, without the "
+        "decisions, which are what is open, and without the lines that split and reorder loops:"
+    )
+    show.code(trace)
+    show.say(
+        "i and j are each a product of five: blocks, virtual threads, threads, and two loops of "
+        "one thread; k is one of three. The postprocessors then bind the copies to the block's "
+        "threads (`cooperative_fetch`) and unroll."
+    )
+    show.table(("sampled", "choices"), [(what, f"{number:,}") for what, number in choices])
+    number = math.prod(number for _, number in choices)
+    show.say(f"In all {number:,} combinations, most of which break a limit.")
+
+
+def _tell_refused(samples: Sequence[Sample], accepted: Sequence[Sample], wanted: int) -> None:
+    refused = len(samples) - len(accepted)
+    show.heading(f"{len(samples)} samples: {len(accepted)} accepted, {refused} refused")
+    count = Counter(reason for one in samples for reason in one.reasons)
+    alone = Counter(one.reasons[0] for one in samples if len(one.reasons) == 1)
+    show.table(
+        ("limit that is broken", "samples", "this one alone"),
+        [(limit, str(count[limit]), str(alone[limit])) for limit in LIMITS],
+        f"{refused} refused by MetaSchedule before anything is compiled; one may break two limits.",
+    )
+    if odd := sum(not one.accepted and not one.reasons for one in samples):
+        show.line(f"  {odd} were refused and break none of these limits.", "yellow")
+    if len(accepted) < wanted:
+        show.line(
+            f"  {len(accepted)} instead of {wanted}: for this size hardly any sample is accepted.",
+            "yellow",
+        )
+
+
+def _look(session, size: Size, accepted: Sequence[Sample]) -> Looked:
+    looked, found = Looked(), []
+    with show.progress("in the simulator", len(accepted) + 1) as bar:
+        for sample, answer in _answers(size, session.seed, accepted):
+            name = "x".join(map(str, sample.tile)) if sample else BY_HAND
+            show.advance(bar, name)
+            unique = f"{name}, seed {sample.seed}" if sample else name
+            match answer:
+                case Known():
+                    found.append((name, answer))
+                case Wrong():
+                    looked.wrong[unique] = str(answer)
+                case WorkerFailed() if answer.failure.kind == "timeout":
+                    looked.failed[unique] = f"it took longer than {LOOK_SECONDS:.0f} s"
+                case WorkerFailed():
+                    looked.failed[unique] = str(answer)
+    found.sort(key=lambda one: one[1].rank)
+    looked.known = {f"{place}. {name}": one for place, (name, one) in enumerate(found, 1)}
+    return looked
+
+
+def _answers(
+    size: Size, seed: int, accepted: Sequence[Sample]
+) -> Iterator[tuple[Sample | None, Known | Wrong | WorkerFailed]]:
+    """Each sample, and None for the schedule by hand, with what a worker says of it, as it comes;
+    as many workers as threads. A worker that fails is replaced."""
+    left = deque([None, *accepted])
+    with ExitStack() as workers:
+        busy: dict[Connection, tuple[Worker, Sample | None, float]] = {}
+
+        def give(worker: Worker | None = None) -> None:
+            if not left:
+                return
+            worker = worker or workers.enter_context(Worker(look_in_worker, size, seed))
+            sample = left.popleft()
+            worker.connection.send(sample)
+            busy[worker.connection] = (worker, sample, time.monotonic() + LOOK_SECONDS)
+
+        for _ in range(threads()):
+            give()
+        while busy:
+            next_limit = min(limit for _, _, limit in busy.values())
+            ready = wait(list(busy), max(0.0, next_limit - time.monotonic()))
+            late = [one for one, (*_, limit) in busy.items() if limit <= time.monotonic()]
+            for connection in ready or late:
+                worker, sample, _ = busy.pop(connection)
+                try:
+                    answer = worker.answer(0.0)
+                    give(worker)
+                except WorkerFailed as error:
+                    answer = error
+                    give()
+                yield sample, answer
+
+
+def _tell_looked(looked: Looked, size: Size) -> None:
+    for name, sentence in looked.wrong.items():
+        show.line(f"  WRONG: {name}: {sentence}", "bold red")
+    for name, sentence in looked.failed.items():
+        show.line(f"  {name} could not be looked at: {sentence}", "yellow")
+    if not looked.known:
+        show.line("  Nothing could be verified, so there is nothing to rank.", "yellow")
+        return
+    show.heading(f"{len(looked.known)} schedules ranked by what is known without a device")
+    # Spills and occupancy are NVRTC's to tell.
+    rules = [rule for number, rule in enumerate(RULE) if available() is None or number in (1, 2)]
+    show.say(
+        "By the first of these in which two schedules differ:\n\n"
+        + "\n".join(f"{number}. {rule}" for number, rule in enumerate(rules, 1))
+    )
+    names = list(looked.known)
+    last = max(GPU_BEST, len(names) - GPU_WORST)
+    shown = [*names[:GPU_BEST], *names[last:]]
+    if looked.hand and names[looked.hand - 1] not in shown:
+        shown.insert(GPU_BEST, names[looked.hand - 1])
+    facts.table(
+        {name: looked.known[name] for name in shown},
+        "Named by a block's tile of C and its piece of k; the best and the worst, and, by hand, "
+        "phase 2's reference after 2.9. Each was run in the simulator, thread by thread, as a "
+        "product of a few such tiles, and its result verified; blocks, and what the compiler says, "
+        "are those of {} x {} x {}.".format(*size),
+    )
+
+
+def _gpu_report(samples: Sequence[Sample], looked: Looked) -> dict:
+    return {
+        "samples": len(samples),
+        "accepted": sum(one.accepted for one in samples),
+        "refused": dict(Counter(reason for one in samples for reason in one.reasons)),
+        "wrong": looked.wrong,
+        "failed": looked.failed,
+        "ranked": {
+            name: {
+                "grid": one.kernels[0].grid,
+                "block": one.kernels[0].block,
+                "shared_bytes": one.kernels[0].shared_bytes,
+                "global_read_per_flop": one.read_per_flop,
+                "coalescing": one.coalescing,
+                "bank_rounds": one.bank_rounds,
+                "registers": [told.usage.registers for (told,) in one.reports],
+                "spilled_bytes": one.spilled if one.reports else None,
+                "occupancy": one.occupancy if one.reports else None,
+                "verified": one.verified,
+            }
+            for name, one in looked.known.items()
+        },
+    }
+
+
+def _gpu_question(samples: Sequence[Sample], accepted: Sequence[Sample], looked: Looked) -> None:
+    ones = looked.searched
+    left = [one for one in ones if not (one.spilled or not one.fills or one.memory_bound)]
+    compiled = available() is None
+    spilled = f"{sum(one.spilled > 0 for one in ones)} spill registers, " if compiled else ""
+    ruled = (
+        f"{len(samples) - len(accepted)} of {len(samples)} samples break a limit: what a block "
+        "cannot have, no GPU starts, and with less than a warp some of its lanes do nothing. Of "
+        f"the {len(ones)} that are verified, {spilled}"
+        f"{sum(not one.fills for one in ones)} leave some of a V100's {V100.sms} SMs without a "
+        f"block, and {sum(one.memory_bound for one in ones)} ask of memory more than the "
+        f"{BALANCE:.2g} bytes that it brings for each operation."
+    )
+    if left:
+        ruled += f" {len(left)} of them {'has' if len(left) == 1 else 'have'} none of these faults."
+    else:
+        ruled += " Each has at least one of these faults."
+    if looked.wrong:
+        ruled += f" And {len(looked.wrong)} gave a wrong result, which no speed makes up for."
+    unknown = (
+        "Which of two schedules is faster. The rule puts one fault above another, which is an "
+        "opinion; how many of the bytes come from a cache, what hides behind arithmetic, how the "
+        "scheduler of an SM chooses among its warps, and what a spill really costs, only a device "
+        "tells."
+    )
+    if looked.hand:
+        unknown += (
+            f" The schedule by hand has place {looked.hand} of {len(looked.known)}: by the rule, "
+            "not by a clock."
+        )
+    device = (
+        "With times from a device, such a sample would be the first batch: the cost model of 5.3 "
+        "would learn from it, evolution would change the decisions of the fastest, every later "
+        "batch would be better aimed, and the records of 5.4 would hold for that GPU and size."
+    )
+    show.question(
+        "What can be ruled out without measuring, and what cannot?",
+        [
+            f"**Ruled out.** {ruled}",
+            f"**Not known.** {unknown}",
+            "**No search took place**, because nothing was measured: these schedules were drawn at "
+            f"random, and what ran is verified, not timed. {device}",
+        ],
+    )
 
 
 # -------------------------------------------------------------------------------- before the search
@@ -517,6 +776,42 @@ def tune_in_worker(
     connection.send(("returned", model_gains(model)))
 
 
+def sample_gpu(
+    size: Size, wanted: int, seed: int
+) -> tuple[str, list[tuple[str, int]], list[Sample]]:
+    """MetaSchedule's space for CUDA: its trace, shortened, its choices, and samples of it."""
+    space, generator = search_space.design_space(size)
+    samples = search_space.draw_valid(size, wanted, seed, space, generator)
+    return search_space.shown_trace(space), _choices(space), samples
+
+
+def look_in_worker(connection: Connection, size: Size, seed: int) -> None:
+    """Answer each sample, or None for the schedule by hand, with what is known of it, or with the
+    Wrong that the simulator raises."""
+    space, generator = search_space.design_space(size)
+    while True:
+        sample = connection.recv()
+        try:
+            if sample is None:
+                known = by_hand(size, seed)
+            else:
+                known = search_space.look_at(sample, space, generator, seed)
+        except Wrong as wrong:
+            known = wrong
+        connection.send(("returned", known))
+
+
+def by_hand(size: Size, seed: int) -> Known:
+    """What is known of the last rung of phase 2's ladder for a GPU, the reference's."""
+    lesson = exercise.load_lesson("manual_schedule")
+    steps = tuple((known, exercise.REFERENCE) for known in GPU_RUNGS)
+    *_, last = GPU_RUNGS
+    tile = lesson.fits(lesson.TILE_EACH)
+    small = tuple(min(search_space.TILES * one, side) for one, side in zip(tile, size, strict=True))
+    schedules = (gpu_schedule(last, one, steps) for one in (size, small))
+    return search_space.look(*schedules, size, small, seed)
+
+
 def run_seconds(size: Size) -> float:
     """How long timing one candidate may take: ten seconds, or where that is more, three calls at 20
     GFLOP/s."""
@@ -674,4 +969,62 @@ def draw_curve(path: Path, folder: Path, measured: Comparison, size: Size) -> No
         "Search for a matmul {} x {} x {}, float32, {} threads".format(*size, measured.threads)
     )
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    picture.save(figure, path)
+
+
+def draw_gpu(path: Path, looked: Looked, samples: Sequence[Sample], size: Size) -> None:
+    """Every verified candidate: what it asks of memory, and its occupancy; beside it, how many were
+    refused."""
+    figure, (axis, bars) = picture.blank(10, 4.6, ncols=2, width_ratios=(3, 1))
+    compiled = available() is None
+    groups = (
+        (
+            "no spill, every SM has a block" if compiled else "every SM has a block",
+            "tab:green",
+            "o",
+            lambda one: not one.spilled and one.fills,
+        ),
+        (
+            "some SMs have no block",
+            "tab:orange",
+            "s",
+            lambda one: not one.spilled and not one.fills,
+        ),
+        ("spills registers", "tab:red", "x", lambda one: one.spilled),
+    )
+
+    def height(one: Known) -> float:
+        return one.occupancy * 100 if compiled else one.coalescing * 100
+
+    for label, color, marker, belongs in groups:
+        if those := [one for one in looked.searched if belongs(one)]:
+            axis.scatter(
+                [one.read_per_flop for one in those],
+                [height(one) for one in those],
+                color=color,
+                marker=marker,
+                label=f"{label}: {len(those)}",
+            )
+    if looked.hand:
+        hand = list(looked.known.values())[looked.hand - 1]
+        axis.scatter(
+            [hand.read_per_flop], [height(hand)], marker="*", s=160, color="black", label="by hand"
+        )
+    axis.axvline(
+        BALANCE, color="tab:gray", linestyle="--", linewidth=1, label="V100: memory = arithmetic"
+    )
+    axis.set_xscale("log")
+    axis.set_xlabel("bytes read from global memory for each operation (less is better)")
+    axis.set_ylabel("occupancy, %" if compiled else "share of the bytes that is used, %")
+    axis.set_ylim(0, 105)
+    axis.set_title("Candidates for {} x {} x {}: verified, not timed".format(*size))
+    axis.legend(fontsize=8)
+    count = Counter(reason for one in samples for reason in one.reasons)
+    names = ("accepted", "< 32 threads", "> 1024 threads", "> 48 KiB shared")
+    values = [sum(one.accepted for one in samples), *(count[limit] for limit in LIMITS)]
+    drawn = bars.bar(names, values, color=("tab:green", *["tab:gray"] * 3))
+    bars.bar_label(drawn)
+    bars.margins(y=0.08)
+    bars.tick_params(axis="x", rotation=60)
+    bars.set_title(f"{len(samples)} samples")
     picture.save(figure, path)

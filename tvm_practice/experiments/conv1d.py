@@ -52,6 +52,7 @@ def run_gpu(session) -> None:
     """The GPU's ladder, simulated; what each rung asks of memory."""
     whose = {known: session.exercise(known) for known in (*EXERCISES[:2], *ON_GPU)}
     M, N = GPU_SIZE
+    session.only_at(f"{M} samples and {N} taps")
     show.heading(f"The ladder on a GPU, {M} samples, {N} taps, float32")
     found = {}
     for rung in GPU_RUNGS:
@@ -65,18 +66,18 @@ def run_gpu(session) -> None:
     each, threads, memory = (found[rung] for rung in ("a block each", "threads", "memory"))
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
     session.report["gpu"] = {
-        name: {"bytes_per_flop": one.bytes_per_flop, "blocks": one.kernels[0].blocks}
+        name: {"bytes_read_per_flop": one.read_per_flop, "blocks": one.kernels[0].blocks}
         for name, one in found.items()
     }
     show.question(
         "A convolution uses each sample for every tap. Who fetches it, and how often?",
         [
-            f"With a block for each result, {each.bytes_per_flop:.3g} bytes for an operation: a "
+            f"With a block for each result, {each.read_per_flop:.3g} bytes for an operation: a "
             "sector of 32 bytes for each 4 that a lone thread wants. With threads side by side "
-            f"{threads.bytes_per_flop:.3g}: one request serves a warp, but every tap fetches its "
+            f"{threads.read_per_flop:.3g}: one request serves a warp, but every tap fetches its "
             "samples again.",
             f"In shared memory a sample is fetched once for each block, "
-            f"{memory.bytes_per_flop:.3g} bytes for an operation; all else happens in the "
+            f"{memory.read_per_flop:.3g} bytes for an operation; all else happens in the "
             "processor's own memory.",
         ],
     )

@@ -11,7 +11,8 @@ import numpy as np
 
 from tvm_practice.common import exercise, picture, show, verify
 from tvm_practice.common.cuda import device
-from tvm_practice.common.cuda.access import Pattern, patterns
+from tvm_practice.common.cuda.access import SECTOR, WRITE, Pattern, patterns
+from tvm_practice.common.cuda.kernels import WARP
 from tvm_practice.common.cuda.resources import V100, Report, report
 from tvm_practice.common.cuda.simulate import Traced, simulated
 from tvm_practice.common.exercise import LEARNER, REFERENCE
@@ -28,10 +29,7 @@ RUNGS = {  # the lesson's own, which can only be read where TVM is loaded; whose
     "registers": "",
 }
 OWNER = {LEARNER: "yours", REFERENCE: "reference"}
-WARP = 32
 PROCESSORS, LANES = V100.sms, V100.lanes
-SECTOR_BYTES = 32
-WRITE = 128  # added to the size of an access that is a store
 DRAWN = ("2-D blocks", "block fusion", "2-D threads", "outer fusion")
 DRAWN_ROWS = 8  # the processors are drawn in so many rows
 
@@ -83,6 +81,7 @@ def run_gpu(session) -> None:
     whose = {known: session.exercise(known) for known in EXERCISES}
     with show.waiting("measuring the convolution ..."):
         shape = session.call(lesson_shape)
+    session.only_at("the shape of the lesson")
     found: dict[str, Rung] = {}
     for name in RUNGS:
         with show.waiting(f"{name} ..."):
@@ -170,7 +169,7 @@ def _key_question(found: dict[str, Rung], results: int) -> None:
         "idle.",
         f"Block fusion had {fused.processors} of {PROCESSORS} processors as well, with "
         f"{show.share(fused.lanes)} of their lanes, and {first.processors} before it. A single "
-        f"lane also wastes what it loads: a sector of {SECTOR_BYTES} bytes for "
+        f"lane also wastes what it loads: a sector of {SECTOR} bytes for "
         f"each 4 it wants, {fused.read:,.0f} bytes for a result, against {outer.read:,.0f} when "
         f"{WARP} neighbours load at once.",
         f"The shared tile brings it to {shared.read:,.0f}: a block fetches each pixel once, and "
@@ -270,7 +269,7 @@ def rung(name: str, whose: dict[str, str], seed: int) -> Rung:
         kernel.grid,
         kernel.block,
         kernel.shared_bytes,
-        sum(map(sectors_read, traces)) * SECTOR_BYTES / (H * W),
+        sum(map(sectors_read, traces)) * SECTOR / (H * W),
         sum(int((traced.accesses["array"] == place).sum()) for traced in traces) / (H * W),
         _bank_rounds([one for traced in traces for one in patterns(traced) if one.shared]),
         report(kernel, V100),
@@ -291,7 +290,7 @@ def sectors_read(traced: Traced) -> int:
     clock = np.cumsum(ticks)
     _, first, count = np.unique(accesses["thread"], return_index=True, return_counts=True)
     clock -= np.repeat(clock[first] - ticks[first], count)
-    where = accesses["thread"] // WARP, clock, array, accesses["offset"] // SECTOR_BYTES
+    where = accesses["thread"] // WARP, clock, array, accesses["offset"] // SECTOR
     return len(np.unique(np.stack(where)[:, (array == x) | (array == f)], axis=1).T)
 
 

@@ -54,6 +54,7 @@ def run(session) -> None:
 def run_gpu(session) -> None:
     """The fused kernel beside the two, simulated; the bytes that each asks of global memory."""
     whose = {known: session.exercise(known) for known in (*EXERCISES[:2], ON_GPU)}
+    session.only_at(" x ".join(map(str, GPU_SIZE)))
     found = {}
     for name in (TWO_KERNELS, ONE_KERNEL):
         with show.waiting(f"{name} ..."):
@@ -64,7 +65,7 @@ def run_gpu(session) -> None:
     M, N, K = GPU_SIZE
     session.headline = f"{len(one.kernels)} kernel instead of {len(two.kernels)}, verified"
     session.report["gpu"] = {
-        name: {"kernels": len(made.kernels), "bytes_per_flop": made.bytes_per_flop}
+        name: {"kernels": len(made.kernels), "bytes_read_per_flop": made.read_per_flop}
         for name, made in found.items()
     }
     show.question(

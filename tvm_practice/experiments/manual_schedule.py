@@ -3,7 +3,6 @@ memory is touched."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import exercise, show, verify
+from tvm_practice.common.cache import Hierarchy, Level
 from tvm_practice.common.competitors import (
     inputs,
     libraries,
@@ -25,7 +25,7 @@ from tvm_practice.common.cuda.kernels import by_default, kernels
 from tvm_practice.common.cuda.resources import V100
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
-from tvm_practice.common.target import UnusableTarget, register_tile, second_level_cache
+from tvm_practice.common.target import register_tile, second_level_cache
 from tvm_practice.common.timing import (
     PEAK_FMA,
     PEAK_TRIAD,
@@ -62,7 +62,7 @@ def run(session) -> None:
 
 def run_gpu(session) -> None:
     """The GPU's ladder, without a GPU: each step simulated, and what it asks of memory counted."""
-    size = gpu_size(session)
+    size = session.size(quick=1024, full=2048, multiples=GPU_MULTIPLES)
     show.heading("Worked: vector addition, a thread for each element")
     with show.waiting("vector addition ..."):
         before, after, source = session.call(gpu_vector_add)
@@ -80,9 +80,9 @@ def run_gpu(session) -> None:
     cuda_facts.table(
         found,
         "Each was run in the simulator on a small product, thread by thread, and its result "
-        "verified. Counted there: the bytes that a block asks of global memory for an operation, "
-        "in sectors of 32; the share of them that is used; and the rounds of the shared memory's "
-        "banks for each request of a warp.",
+        "verified. Counted there: the bytes that a block reads from global memory for an "
+        "operation, in sectors of 32; the share that is used of all that it moves; and the rounds "
+        "of the shared memory's banks for each request of a warp.",
     )
     _gpu_answer(found)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
@@ -91,7 +91,7 @@ def run_gpu(session) -> None:
             "grid": one.kernels[0].grid,
             "block": one.kernels[0].block,
             "shared_bytes": one.kernels[0].shared_bytes,
-            "global_bytes_per_flop": one.bytes_per_flop,
+            "bytes_read_per_flop": one.read_per_flop,
             "coalescing": one.coalescing,
             "bank_rounds": one.bank_rounds,
             "verified": one.verified,
@@ -100,29 +100,17 @@ def run_gpu(session) -> None:
     }
 
 
-def gpu_size(session) -> tuple[int, int, int]:
-    """(M, N, K) asked for with --size, or the default. Raises UnusableTarget if the tiles do not
-    divide it."""
-    size = session.size(quick=1024, full=2048)
-    if any(side % multiple for side, multiple in zip(size, GPU_MULTIPLES, strict=True)):
-        raise UnusableTarget(
-            f"--size {'x'.join(map(str, size))}: on a GPU the lesson takes multiples of "
-            f"{'x'.join(map(str, GPU_MULTIPLES))}, such as 1024x2048x512."
-        )
-    return size
-
-
 def _gpu_answer(found: dict[str, Facts]) -> None:
     threads, shared, registers, last = found.values()
     balance = V100.bandwidth / V100.float32_peak
     show.question(
         "How many bytes does the product read from global memory for each operation?",
         [
-            f"With a thread for each element, {threads.bytes_per_flop:.2g}: the warps of a block "
+            f"With a thread for each element, {threads.read_per_flop:.2g}: the warps of a block "
             "fetch the same rows of A and columns of B again and again.",
-            f"A block that fetches its tiles once, together, needs {shared.bytes_per_flop:.2g}; "
+            f"A block that fetches its tiles once, together, needs {shared.read_per_flop:.2g}; "
             f"with 4 x 4 elements for each thread the tile is larger, and it is "
-            f"{registers.bytes_per_flop:.2g}. That is what decides whether memory or arithmetic is "
+            f"{registers.read_per_flop:.2g}. That is what decides whether memory or arithmetic is "
             f"the limit: by its data sheet a V100 moves {V100.bandwidth / 1e9:,.0f} GB/s and "
             f"computes {V100.float32_peak / 1e9:,.0f} GFLOP/s, {balance:.2g} bytes for an "
             "operation. (The caches take a share of what is asked; how much, only a GPU tells.)",
@@ -521,18 +509,13 @@ def misses(order: np.ndarray) -> dict[str, int]:
     Fully associative, least recently used out first; every visit reads A[i, k] and B[k, j] and
     updates C[i, j].
     """
-    cache: OrderedDict[tuple[str, int], None] = OrderedDict()
+    hierarchy = Hierarchy([Level("L1", 4 * CACHE_LINE_FLOATS, 1, CACHE_LINES)])
+    lines = ORDER_SIZE**2 // CACHE_LINE_FLOATS  # of one matrix
     count = {"A": 0, "B": 0, "C": 0}
     for i, j, k in order.tolist():
-        for name, row, column in (("A", i, k), ("B", k, j), ("C", i, j)):
-            line = (name, (row * ORDER_SIZE + column) // CACHE_LINE_FLOATS)
-            if line in cache:
-                cache.move_to_end(line)
-                continue
-            count[name] += 1
-            cache[line] = None
-            if len(cache) > CACHE_LINES:
-                cache.popitem(last=False)
+        for number, (name, row, column) in enumerate((("A", i, k), ("B", k, j), ("C", i, j))):
+            line = number * lines + (row * ORDER_SIZE + column) // CACHE_LINE_FLOATS
+            count[name] += hierarchy.touch(line)
     return count
 
 

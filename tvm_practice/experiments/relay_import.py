@@ -1,22 +1,30 @@
 """What phase 4 shows: the graph before and after its passes, kernel by kernel, and what each stage
-is worth in time."""
+is worth: in time on the CPU, in launches and bytes on a GPU."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvm_practice.common import exercise, picture, show
+from tvm_practice.common import exercise, picture, show, verify
+from tvm_practice.common.cuda import resources
+from tvm_practice.common.cuda.kernels import Kernel, by_default, kernels
+from tvm_practice.common.cuda.resources import V100, Usage
+from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.graph import KERNEL, Graph, graph
+from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
 
 SHAPES = {"CNN": (8, 3, 48, 64), "MLP": (8, 784)}
+QUICK_ON_GPU = {"CNN": (2, 3, 24, 16), "MLP": (8, 784)}  # the simulator is patient, not fast
 IMPORTED, FOLDED, FUSED = "as imported", "folded", "fused"
 STAGES = (IMPORTED, FOLDED, FUSED)
 DEFAULT, SCHEDULED = "default loops", "scheduled"
@@ -100,6 +108,225 @@ def run(session) -> None:
 
     measured = {name: _time(session, name, story) for name, story in stories.items()}
     _answer(session, stories, measured)
+
+
+# ---------------------------------------------------------------------------------------- on a GPU
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch on the GPU: the kernel, and of which call in the graph it is a part.
+
+    read, written: bytes of the arrays in global memory that it takes and makes, each counted once.
+    difference: the call's largest from the same function compiled for the CPU. usage: what NVIDIA's
+    compiler gives it on a V100, None where that is missing.
+    """
+
+    call: str
+    kernel: Kernel
+    read: int
+    written: int
+    difference: float
+    usage: Usage | None
+
+    @property
+    def bytes(self) -> int:
+        return self.read + self.written
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """A model's module, run in the simulator: its launches in order, and its result's largest
+    error, the largest allowed. inside: bytes that the kernels of one call hand each other through
+    global memory."""
+
+    launches: tuple[Launch, ...]
+    error: float
+    allowed: float
+    inside: int
+
+    @property
+    def read(self) -> int:
+        return sum(launch.read for launch in self.launches)
+
+    @property
+    def written(self) -> int:
+        return sum(launch.written for launch in self.launches)
+
+    @property
+    def bytes(self) -> int:
+        return self.read + self.written
+
+    @property
+    def threads(self) -> int:
+        return sum(launch.kernel.blocks * launch.kernel.threads for launch in self.launches)
+
+    @property
+    def shared_bytes(self) -> int:
+        return max(launch.kernel.shared_bytes for launch in self.launches)
+
+    @property
+    def registers(self) -> int | None:
+        """Of a thread of the kernel that needs most, None without NVIDIA's compiler."""
+        return max((one.usage.registers for one in self.launches if one.usage), default=None)
+
+
+def run_gpu(session) -> None:
+    """The stages of both models as kernels for a GPU, run in the simulator from input to result."""
+    shapes = QUICK_ON_GPU if session.quick else SHAPES
+    whose = _whose_on_gpu(session)
+    with show.waiting("both models on the simulated GPU ..."):
+        found = session.call(gpu_stories, shapes, session.seed, whose, seconds=900)
+    show.heading("The models on a GPU")
+    show.say(
+        "Every kernel of the graph with TVM's default schedule for a GPU (dlight: rules for "
+        "matmuls, convolutions among them, for reductions, and for whatever is left), as CUDA for "
+        "a V100 (sm_70). The launches follow the graph, each run on the CPU thread by thread on "
+        "what the launches before it wrote. Compared are every call's result, with the same "
+        "function compiled for the CPU, and the model's, with PyTorch in float64."
+    )
+    _show_results_on_gpu(found)
+    for name, stages in found.items():
+        _show_launches(f"The {name}, {FUSED}, batches of {shapes[name][0]}", stages[FUSED])
+    _show_stages_on_gpu(found)
+    _answer_on_gpu(found)
+    session.headline = (
+        f"CNN: {len(found['CNN'][IMPORTED].launches)} launches to "
+        f"{len(found['CNN'][FUSED].launches)}, verified in the simulator, not timed"
+    )
+    session.report["gpu"] = {
+        name: {
+            stage: {
+                "launches": len(one.launches),
+                "bytes_read": one.read,
+                "bytes_written": one.written,
+                "threads": one.threads,
+                "shared_bytes": one.shared_bytes,
+                "registers": one.registers,
+                "verified": True,
+            }
+            for stage, one in stages.items()
+        }
+        for name, stages in found.items()
+    }
+
+
+def _whose_on_gpu(session) -> dict[str, str]:
+    """Whose bodies to build on. They are the same on a CPU and a GPU: the CPU's run grades them in
+    full, this one the learner's only."""
+    whose = {}
+    for known in exercise.exercises_of(session.lesson):
+        whose[known.id] = session.whose(known.id)
+        if session.options.solutions:
+            show.heading(f"{known.id}  {known.title}  (reference)")
+            continue
+        outcome = session.grade(known.id, exercise.LEARNER)
+        session.outcomes.append(outcome)
+        show.heading(f"{known.id}  {known.title}", outcome.state)
+        if outcome.state == "wrong":
+            show.diagnosis(outcome.sentence)
+        if outcome.state != "right":
+            yours = "yours to write" if outcome.state == "todo" else "not right yet"
+            show.line(
+                f"  {known.place}: {yours} (--hint {known.id} helps). The reference stands in.",
+                "dim",
+            )
+    return whose
+
+
+def _show_results_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
+    show.table(
+        ("model", "stage ", "calls compared", "largest error of the result", "allowed"),
+        [
+            (
+                name,
+                stage,
+                str(len({launch.call for launch in one.launches})),
+                f"{one.error:.1e}",
+                f"{one.allowed:.1e}",
+            )
+            for name, stages in found.items()
+            for stage, one in stages.items()
+        ],
+    )
+
+
+def _show_launches(title: str, one: OnGpu) -> None:
+    show.heading(title)
+    show.table(
+        ("call", "blocks x threads", "shared", "registers", "reads", "writes", "off the CPU's by"),
+        [
+            (
+                launch.call,
+                f"{launch.kernel.blocks:,} x {launch.kernel.threads}",
+                size(launch.kernel.shared_bytes) if launch.kernel.shared_bytes else "-",
+                str(launch.usage.registers) if launch.usage else "-",
+                size(launch.read),
+                size(launch.written),
+                f"{launch.difference:.1g}",
+            )
+            for launch in one.launches
+        ],
+    )
+
+
+def _show_stages_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
+    show.heading("What the passes leave to a GPU")
+    show.table(
+        ("", "launches", "reads", "writes", "threads", "shared", "registers", "time "),
+        [
+            (
+                f"{name}, {stage}",
+                str(len(one.launches)),
+                size(one.read),
+                size(one.written),
+                f"{one.threads:,}",
+                size(one.shared_bytes),
+                "-" if one.registers is None else str(one.registers),
+                "verified, not timed",
+            )
+            for name, stages in found.items()
+            for stage, one in stages.items()
+        ],
+        "Reads, writes: the arrays in global memory that the launches are given, once for each "
+        "launch; what a block reads again, the caches may have. Shared: of a block, the most; "
+        "registers: of a thread, the most.",
+    )
+    if missing := resources.available():
+        show.line(f"  {missing}", "dim")
+
+
+def _answer_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
+    cnn, mlp = found["CNN"], found["MLP"]
+    before, folded, after = (cnn[stage] for stage in STAGES)
+    spared = folded.bytes - after.bytes
+    idle = [launch for launch in after.launches if launch.kernel.blocks < V100.sms]
+    inside = (
+        "Nothing of that went to an array inside the fused kernels, as it did with the CPU's "
+        "default loops: the schedule applies bias and ReLU to a sum before it leaves its thread."
+        if not after.inside
+        else f"But {size(after.inside)} are handed on inside of calls, where the default schedule "
+        "made several kernels of one."
+    )
+    show.question(
+        "What does fusion save on a GPU?",
+        [
+            f"Launches: in this run the CNN's {len(before.launches)} became "
+            f"{len(folded.launches)} by folding and {len(after.launches)} by fusing, the MLP's "
+            f"{len(mlp[IMPORTED].launches)} became {len(mlp[FUSED].launches)}. A launch has a "
+            "price however little it computes, and between two of them the GPU runs empty: the "
+            "second waits until the first's last block is done.",
+            f"And bytes: what a launch computes leaves the processor, because neither registers "
+            f"nor shared memory outlive it. Fusing took {size(spared)} of the folded CNN's "
+            f"{size(folded.bytes)} ({spared / folded.bytes:.0%}): {size(folded.read - after.read)} "
+            f"not read, {size(folded.written - after.written)} not written. {inside} At a V100's "
+            f"{V100.bandwidth / 1e9:,.0f} GB/s that is {show.seconds(spared / V100.bandwidth)} at "
+            "least, by the data sheet; what it is worth, only a GPU tells.",
+            "No schedule of a kernel could have saved them. And where launches are small, there "
+            f"is little else to save: {len(idle)} of the fused CNN's {len(after.launches)} have "
+            f"fewer blocks than a V100 has multiprocessors ({V100.sms}).",
+        ],
+    )
 
 
 def _show_graph(read: Graph, column: str) -> None:
@@ -322,13 +549,10 @@ def _text(function) -> str:
 def model_story(name: str, seed: int, whose: dict[str, str]) -> Story:
     """Take a model through the three exercises, and keep what is to be shown and timed."""
     import torch
-    import tvm
     from torch import nn
-    from tvm.relax import transform
 
     from tvm_practice.checks.relay_import import expected
     from tvm_practice.common.target import cpu_target
-    from tvm_practice.common.verify import tolerance
 
     lesson = exercise.load_lesson("relay_import")
     import_model, optimize, compile_and_run = (
@@ -338,15 +562,7 @@ def model_story(name: str, seed: int, whose: dict[str, str]) -> Story:
     batches = [rng.standard_normal(SHAPES[name]).astype("float32") for _ in range(BATCHES)]
     model = lesson.pretend_trained(getattr(lesson, name), seed)
     imported = import_model(model, torch.from_numpy(batches[0]))
-    to_fold = [
-        transform.FoldBatchnormToConv2D(),
-        transform.LegalizeOps(),
-        transform.FoldConstant(),
-        transform.DeadCodeElimination(),
-    ]
-    folded = tvm.transform.Sequential(to_fold)(imported)
-    fused = optimize(imported)
-    modules = {IMPORTED: lesson.lower(imported), FOLDED: folded, FUSED: fused}
+    modules = _modules(lesson, imported, optimize)
     stages = {stage: _stage(lesson, module) for stage, module in modules.items()}
 
     flops = 0.0
@@ -359,12 +575,14 @@ def model_story(name: str, seed: int, whose: dict[str, str]) -> Story:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             layer.register_forward_hook(count)
     wanted = []
-    for batch, got in zip(batches, compile_and_run(fused, batches, cpu_target()), strict=True):
+    for batch, got in zip(
+        batches, compile_and_run(modules[FUSED], batches, cpu_target()), strict=True
+    ):
         want, magnitude, terms = expected(model, batch)
         flops = 0.0
         with torch.inference_mode():
             eager = model.eval()(torch.from_numpy(batch)).numpy()
-        wanted.append((want, tolerance(magnitude, terms), got, eager))
+        wanted.append((want, verify.tolerance(magnitude, terms), got, eager))
     return Story(
         imported=graph(imported),
         stages=stages,
@@ -386,6 +604,24 @@ def model_story(name: str, seed: int, whose: dict[str, str]) -> Story:
     )
 
 
+def _modules(lesson, imported, optimize) -> dict[str, Any]:
+    """The module of each stage."""
+    import tvm
+    from tvm.relax import transform
+
+    to_fold = [
+        transform.FoldBatchnormToConv2D(),
+        transform.LegalizeOps(),
+        transform.FoldConstant(),
+        transform.DeadCodeElimination(),
+    ]
+    return {
+        IMPORTED: lesson.lower(imported),
+        FOLDED: tvm.transform.Sequential(to_fold)(imported),
+        FUSED: optimize(imported),
+    }
+
+
 def _stage(lesson, module) -> Stage:
     import tvm
 
@@ -400,8 +636,6 @@ def _stage(lesson, module) -> Stage:
 
 def _bytes_inside(module) -> int:
     """Bytes of the arrays in memory that the kernels allocate for themselves."""
-    from tvm_practice.common.loop_nest import loop_nest
-
     total = 0
     for step in graph(module).of_kind(KERNEL):
         for _, shape, scope in loop_nest(module[step.name]).buffers:
@@ -422,6 +656,250 @@ def parts(before: Sequence[str], after: Sequence[str]) -> list[str]:
                 found += [name] * length
                 break
     return found + ["-"] * (len(before) - len(found))
+
+
+def gpu_stories(
+    shapes: dict[str, tuple[int, ...]], seed: int, whose: dict[str, str]
+) -> dict[str, dict[str, OnGpu]]:
+    """Take the models through the exercises, and every stage of them through the simulator. Raises
+    Wrong if a call's or a model's result is not right."""
+    import torch
+
+    from tvm_practice.checks.relay_import import expected
+    from tvm_practice.common.target import cpu_target
+
+    lesson = exercise.load_lesson("relay_import")
+    import_model, optimize, compile_and_run = (
+        exercise.body(known, whose[known]) for known in EXERCISES
+    )
+    rng = np.random.default_rng(seed)
+    batches = {name: verify.random_array(rng, *shape) for name, shape in shapes.items()}
+    models = {name: lesson.pretend_trained(getattr(lesson, name), seed) for name in shapes}
+    modules = {}
+    for name, model in models.items():
+        imported = import_model(model, torch.from_numpy(batches[name]))
+        modules[name] = _modules(lesson, imported, optimize)
+    functions = OnBoth([module for of_model in modules.values() for module in of_model.values()])
+    stories: dict[str, dict[str, OnGpu]] = {}
+    for name, batch in batches.items():
+        want = expected(models[name], batch)
+        (on_cpu,) = compile_and_run(modules[name][FUSED], [batch], cpu_target())
+        verify.assert_close(on_cpu, *want, f"the {name}'s result on the CPU")
+        stories[name] = {
+            stage: _on_gpu(f"the {name}'s result, {stage},", module, batch, want, functions)
+            for stage, module in modules[name].items()
+        }
+    return stories
+
+
+def _on_gpu(
+    what: str,
+    module: Any,
+    batch: np.ndarray,
+    expected: tuple[np.ndarray, np.ndarray, int],
+    functions: OnBoth,
+) -> OnGpu:
+    want, magnitude, terms = expected
+    got, launches, inside = run_on_gpu(module, batch, functions)
+    verify.assert_close(got, want, magnitude, terms, what)
+    allowed = float(verify.tolerance(magnitude, terms).max())
+    return OnGpu(tuple(launches), float(np.abs(got - want).max()), allowed, inside)
+
+
+class OnBoth:
+    """The TensorIR functions of some modules for the CPU, with default loops, and for the simulated
+    GPU; what stands in several modules is compiled once.
+
+    schedule: takes a function to a module with kernels.
+    """
+
+    def __init__(self, modules: Iterable[Any], schedule: Callable[[Any], Any] = by_default) -> None:
+        import tvm
+        from tvm import tirx
+
+        from tvm_practice.common.target import cpu_target, threads
+
+        functions = {
+            _key(function): function
+            for module in modules
+            for function in module.functions.values()
+            if isinstance(function, tirx.PrimFunc)
+        }
+        with ThreadPoolExecutor(threads()) as compilers:  # g++ needs nothing of this process
+            simulators = []
+            for function in functions.values():
+                # A pass may write into what it is given: the CPU gets the function, the GPU a copy.
+                scheduled = schedule(_copy(function))
+                made = kernels(scheduled)
+                names = [buffer.name for buffer in scheduled["main"].params]
+                simulators.append(compilers.submit(Simulated, made, loop_nest(scheduled), names))
+            named = {
+                f"kernel_{number}": function.with_attr("global_symbol", f"kernel_{number}")
+                for number, function in enumerate(functions.values())
+            }
+            on_cpu = tvm.compile(tvm.IRModule(named), target=cpu_target()).jit()
+            self.known = {
+                key: (on_cpu[name], simulator.result())
+                for key, name, simulator in zip(functions, named, simulators, strict=True)
+            }
+
+    @cached_property
+    def usages(self) -> dict[Kernel, Usage]:
+        return _usages([kernel for _, library in self.known.values() for kernel in library.kernels])
+
+    def __call__(self, function: Any) -> tuple[Callable[..., None], Simulated]:
+        return self.known[_key(function)]
+
+
+def _key(function: Any) -> int:
+    import tvm_ffi
+
+    return tvm_ffi.structural_hash(_plain(function))
+
+
+def _plain(function: Any) -> Any:
+    """A kernel of a graph as a function that stands alone."""
+    return function.without_attr("op_pattern").with_attr("global_symbol", "main")
+
+
+def _copy(function: Any) -> Any:
+    import tvm
+    from tvm.script import from_source
+
+    function, names = _plain(function), {buffer.name for buffer in function.params}
+    if len(names) < len(function.params):
+        # Two outputs of batch norm have one name, and the simulator knows arrays by their names.
+        # The printer tells them apart.
+        return from_source(function.script())
+    return tvm.ir.load_json(tvm.ir.save_json(function))
+
+
+def _usages(made: Sequence[Kernel]) -> dict[Kernel, Usage]:
+    """What NVIDIA's compiler gives each kernel on a V100, empty where it is missing. It reads
+    CUDA's headers each time, so it is called once for many kernels, by names that differ."""
+    if resources.available():
+        return {}
+    usages: dict[Kernel, Usage] = {}
+    for preamble in {kernel.preamble for kernel in made}:
+        alike = [kernel for kernel in made if kernel.preamble == preamble]
+        sources = [
+            re.sub(rf"\b{kernel.name}\(", f"kernel_{number}(", kernel.source, count=1)
+            for number, kernel in enumerate(alike)
+        ]
+        told = resources.compile("\n".join([preamble, *sources]), V100.arch)
+        by_name = {usage.kernel: usage for usage in told}
+        usages |= {kernel: by_name[f"kernel_{number}"] for number, kernel in enumerate(alike)}
+    return usages
+
+
+def run_on_gpu(
+    module: Any, batch: np.ndarray, functions: OnBoth
+) -> tuple[np.ndarray, list[Launch], int]:
+    """Run a module's "main" call by call in the simulator; the result, the launches, and the bytes
+    that are handed on inside of a call. Raises Wrong if the result of a call is not that of the
+    same function on the CPU."""
+    from tvm import ir, relax
+
+    main = module["main"]
+    values: dict[Any, Any] = {main.params[0]: batch}
+    launches: list[Launch] = []
+    inside = 0
+
+    def value(expression) -> Any:
+        match expression:
+            case ir.Constant():
+                return expression.value.numpy()
+            case relax.Tuple():
+                return tuple(map(value, expression.fields))
+            case relax.TupleGetItem():
+                return value(expression.tuple_value)[expression.index]
+        return values[expression]
+
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            call, made = binding.value, binding.var.ty
+            if not isinstance(call, relax.Call):
+                values[binding.var] = value(call)
+                continue
+            if getattr(call.op, "name", "") != "relax.call_tir":
+                raise RuntimeError(f"{call.op} is no call of a kernel")
+            name, inputs = call.args[0].name_hint, value(call.args[1])
+            kinds = list(made.fields) if hasattr(made, "fields") else [made]
+            outputs = [(tuple(int(n) for n in one.shape), str(one.dtype)) for one in kinds]
+            on_cpu, on_gpu = functions(module[name])
+            want = verify.run_all(on_cpu, inputs, outputs)
+            got = verify.run_all(on_gpu, inputs, outputs)
+            terms = _terms(module[name])
+            for number, (one, other) in enumerate(zip(got, want, strict=True), 1):
+                what = f"{name}'s result" + (f" {number}" if len(got) > 1 else "")
+                # Partial sums of terms of either sign grow as the results do: the largest of them
+                # is the magnitude.
+                magnitude = np.full(other.shape, np.abs(other).max())
+                verify.assert_close(one, other.astype("float64"), magnitude, terms, what)
+            difference = max(
+                float(np.abs(one - other).max()) for one, other in zip(got, want, strict=True)
+            )
+            arrays = [*inputs, *got]
+            launches += _launches(name, on_gpu, len(inputs), arrays, difference, functions.usages)
+            values[binding.var] = tuple(got) if hasattr(made, "fields") else got[0]
+            inside += sum(_between(on_gpu).values())
+    return value(main.body.body), launches, inside
+
+
+def _terms(function: Any) -> int:
+    """How many roundings reach an element of a function's result: one for each block, and for each
+    step of a reduction."""
+    from tvm import tirx
+    from tvm.s_tir import Schedule
+
+    sch = Schedule(function.with_attr("global_symbol", "main"))
+    total = 0
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        steps = [
+            int(axis.dom.extent)
+            for axis in sch.get(block).iter_vars
+            if axis.iter_type == tirx.IterVar.CommReduce
+        ]
+        total += int(np.prod(steps, dtype=int))
+    return total
+
+
+def _launches(
+    call: str,
+    library: Simulated,
+    inputs: int,
+    arrays: Sequence[np.ndarray],
+    difference: float,
+    usages: dict[Kernel, Usage],
+) -> list[Launch]:
+    """A call's launches. The first `inputs` of its arrays are only read; any other is written by
+    the first kernel that is given it, and read by the ones after."""
+    bytes_of = dict(zip(library.parameters, (array.nbytes for array in arrays), strict=True))
+    exists = set(library.parameters[:inputs])
+    bytes_of |= _between(library)
+    launches = []
+    for kernel in library.kernels:
+        given = set(kernel.parameters)
+        launches.append(
+            Launch(
+                call,
+                kernel,
+                sum(bytes_of[name] for name in given & exists),
+                sum(bytes_of[name] for name in given - exists),
+                difference,
+                usages.get(kernel),
+            )
+        )
+        exists |= given
+    return launches
+
+
+def _between(library: Simulated) -> dict[str, int]:
+    """Bytes of the arrays that a function's kernels keep in global memory for one another."""
+    given = {name for kernel in library.kernels for name in kernel.parameters}
+    return {
+        name: 4 * int(np.prod(shape)) for name, shape, _ in library.nest.buffers if name in given
+    }
 
 
 def make_compiled(

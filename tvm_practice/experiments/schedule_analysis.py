@@ -13,7 +13,7 @@ from tvm_practice.common.cuda import facts
 from tvm_practice.common.cuda.facts import Facts
 from tvm_practice.common.target import register_tile
 from tvm_practice.common.timing import PEAK_FMA, Candidate, Comparison, Runnable
-from tvm_practice.experiments.manual_schedule import GPU_RUNGS, gpu_facts, gpu_size, make_step
+from tvm_practice.experiments.manual_schedule import GPU_MULTIPLES, GPU_RUNGS, gpu_facts, make_step
 
 # Multiples of every register tile, so that no size has a copy for padding in it.
 QUICK_SIZES = (32, 64, 96, 128, 192, 256)
@@ -67,7 +67,7 @@ def run(session) -> None:
 def run_gpu(session) -> None:
     """What can be said of GPU schedules without a clock: how warps touch memory, rung by rung and
     for schedules with one thing changed."""
-    size = gpu_size(session)
+    size = session.size(quick=1024, full=2048, multiples=GPU_MULTIPLES)
     with show.waiting("the steps of phase 2 ..."):
         whose = {known: session.whose(known) for known in GPU_RUNGS}
     show.heading("What a warp asks of memory")
@@ -87,9 +87,7 @@ def run_gpu(session) -> None:
         first, second = (found[name] for name in pair)
         show.say(
             sentence.format(
-                first=first,
-                second=second,
-                times=show.times(second.bytes_per_flop / first.bytes_per_flop),
+                times=show.times(second.read_per_flop / first.read_per_flop),
                 more=show.times(_fetches(second) / _fetches(first)),
             )
         )
@@ -113,7 +111,7 @@ def run_gpu(session) -> None:
     session.headline = f"{len(found)} kernels verified, their accesses counted, not timed"
     session.report["gpu"] = {
         name: {
-            "bytes_per_flop": one.bytes_per_flop,
+            "bytes_read_per_flop": one.read_per_flop,
             "coalescing": one.coalescing,
             "bank_rounds": one.bank_rounds,
             "requests": one.requests,
@@ -127,7 +125,7 @@ def run_gpu(session) -> None:
             f"The one whose neighbours lie side by side. Along the columns, "
             f"{right_way.coalescing:.0%} of the bytes that move are used; along the rows "
             f"{wrong_way.coalescing:.0%}, and the same product asks for "
-            f"{show.times(wrong_way.bytes_per_flop / right_way.bytes_per_flop)} the bytes.",
+            f"{show.times(wrong_way.read_per_flop / right_way.read_per_flop)} the bytes.",
             "What is not seen here: what the caches keep, and how much of it all hides behind "
             "arithmetic. That takes a GPU and a clock.",
         ],
@@ -215,6 +213,7 @@ def _crossover(session, whose: dict[str, str]) -> None:
                     ),
                 ],
                 what=f"serial against parallel at {size}",
+                predict=False,
             )
             for size in sizes
         ]

@@ -24,6 +24,7 @@ OWNER = {LEARNER: "yours", REFERENCE: "reference"}
 # Warps of a block and tiles of each, along i and j: what a block computes grows from row to row.
 SHAPES = (((1, 1), (1, 1)), ((2, 2), (1, 1)), ((2, 2), (2, 2)), ((2, 4), (4, 2)))
 DEPTH = 2
+GPU_MULTIPLES = (128, 128, 32)  # of M, N, K: a block's part with the last of them
 
 # Bytes for an operation, by the data sheet of a V100; its processors' shared memory delivers 32
 # banks of 4 bytes a cycle.
@@ -65,7 +66,7 @@ class Traffic:
 
 def run_gpu(session) -> None:
     whose = {known: session.exercise(known) for known in EXERCISES}
-    size = session.size(quick=1024, full=2048)
+    size = session.size(quick=1024, full=2048, multiples=GPU_MULTIPLES)
     with show.waiting("compiling ..."):
         outline = session.call(kernel_outline, size, whose)
     show.heading("The kernel, without its indices")

@@ -225,7 +225,9 @@ def begin(sch: Schedule, threads: tuple[int, int]) -> None:
 # bank, one after the other. K_shared has to lie the other way round, K_shared[k, j].
 #
 # `sch.transform_layout("K_load", ("write", 0), lambda j, k: (k, j))` does that: it changes the
-# buffer that the block writes, and everyone who reads it. The loops of the block stay as they are.
+# buffer that the block writes, and everyone who reads it. The loops of the block stay as they are,
+# and so its stores now meet in a bank instead. But an element is stored once, and read for every
+# row of the tile.
 
 
 @exercise("attention.2", "Fetch Q, K and V, and turn K round", target=GPU)

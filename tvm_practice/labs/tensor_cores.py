@@ -144,11 +144,13 @@ def fragments(sch: Schedule) -> None:
 # warp: threadIdx.x.
 #
 # Two rows of a piece of A, 32 numbers wide, lie 64 bytes apart, and that is half the 128 bytes of
-# the 32 banks: rows 0, 2, 4, ... begin in the same bank. A fragment is loaded in portions of 16
-# bytes from eight rows at a time, so four of them queue. The cure is the one before 2.9: rows a
-# little further apart. `sch.storage_align(copy, 0, axis=0, factor=32, offset=8)` makes the
-# distance of two rows 8 more than a multiple of 32 numbers; 8 because rows have to begin at
-# multiples of 16 bytes, both for a copy that moves 16 bytes at once and for load_matrix_sync.
+# the 32 banks: rows 0, 2, 4, ... begin in the same bank. Where a fragment is loaded in portions of
+# 16 bytes from eight rows at a time, four of them queue. (So `ldmatrix` loads, from sm_75 on. What
+# a V100 does NVIDIA does not say; take it as a model, whose rounds are counted below.) The cure is
+# the one before 2.9: rows a little further apart. `sch.storage_align(copy, 0, axis=0, factor=32,
+# offset=8)` makes the distance of two rows 8 more than a multiple of 32 numbers; 8 because rows
+# have to begin at multiples of 16 bytes, both for a copy that moves 16 bytes at once and for
+# load_matrix_sync.
 
 
 def bank_rounds(stride: int) -> int:

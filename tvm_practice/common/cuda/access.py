@@ -24,7 +24,7 @@ from tvm_practice.common.cuda.simulate import Traced
 
 SECTOR = 32
 BANKS, WORD = 32, 4
-_WRITE = 128
+WRITE = 128  # added to the size of an access that is a store
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def patterns(traced: Traced) -> list[Pattern]:
         accesses = loaded[loaded["site"] == site]
         array = int(accesses["array"][0])
         size = int(accesses["size"][0])
-        width, write = size % _WRITE, size >= _WRITE
+        width, write = size % WRITE, size >= WRITE
         requests = _requests(accesses)
         common = (names[array], array >= first_shared, write, width)
         line = traced.lines.get(int(site), 0)
@@ -109,7 +109,7 @@ def _without_repeated_loads(traced: Traced) -> np.ndarray:
     ordered = keys[:, order]
     repeated = np.zeros(len(accesses), bool)
     repeated[order[1:]] = (ordered[:, 1:] == ordered[:, :-1]).all(axis=0)
-    return accesses[~(repeated & (accesses["size"] < _WRITE))]
+    return accesses[~(repeated & (accesses["size"] < WRITE))]
 
 
 def _requests(accesses: np.ndarray) -> list[np.ndarray]:

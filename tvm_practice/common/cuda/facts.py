@@ -33,14 +33,16 @@ class Facts:
     reports: tuple[tuple[Report, ...], ...]
 
     @property
-    def bytes_per_flop(self) -> float:
-        """Bytes that the blocks ask of global memory, over all kernels, for each operation."""
-        moved = sum(
+    def read_per_flop(self) -> float:
+        """Bytes that the blocks read from global memory, over all kernels, for each operation. For
+        a schedule that only repeats itself along a reduction, it is the same at every size."""
+        read = sum(
             one.sectors * SECTOR * kernel.blocks
             for kernel, found in zip(self.small, self.patterns, strict=True)
             for one in found
+            if not one.write
         )
-        return moved / self.flops
+        return read / self.flops
 
     @property
     def coalescing(self) -> float:
@@ -114,7 +116,7 @@ def table(named: dict[str, Facts], caption: str = "") -> None:
                 name,
                 f"{kernel.blocks:,} x {kernel.threads}",
                 f"{kernel.shared_bytes / 1024:.3g} KiB" if kernel.shared_bytes else "-",
-                f"{one.bytes_per_flop:.2g}",
+                f"{one.read_per_flop:.2g}",
                 f"{one.coalescing:.0%}",
                 "-" if rounds is None else f"{rounds:.2g}",
                 "verified, not timed",
@@ -125,7 +127,7 @@ def table(named: dict[str, Facts], caption: str = "") -> None:
             "schedule",
             "blocks x threads",
             "shared",
-            "bytes / FLOP",
+            "read / FLOP",
             "used",
             "bank rounds",
             "time ",
@@ -142,6 +144,8 @@ def _resources(named: dict[str, Facts]) -> None:
         show.line(f"  {available()}", "dim")
         return
     rows = []
+    every = [told for one in named.values() for reports in one.reports for told in reports]
+    architectures = dict.fromkeys(told.usage.arch for told in every)
     for name, one in named.items():
         for number, reports in enumerate(one.reports):
             for told in reports:
@@ -171,8 +175,8 @@ def _resources(named: dict[str, Facts]) -> None:
             "roofline",
         ),
         rows,
-        "Compiled by NVRTC for sm_70 and sm_90; no GPU ran it. Roofline: no version can take less, "
-        "by the GPU's data sheet; an estimate, not a time.",
+        f"Compiled by NVRTC for {' and '.join(architectures)}; no GPU ran it. Roofline: no version "
+        "can take less, by the GPU's data sheet; an estimate, not a time.",
     )
 
 

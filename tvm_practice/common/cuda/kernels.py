@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tvm_practice.common.loop_nest import loop_nest
+from tvm_practice.common.verify import Wrong
 
 if TYPE_CHECKING:
     import tvm
@@ -16,13 +17,31 @@ V100 = "sm_70"  # the architecture of the course's GPU
 AXES = tuple(f"{kind}Idx.{axis}" for kind in ("block", "thread") for axis in "xyz")
 WARP = 32  # threads that execute an instruction together, on every GPU of NVIDIA's so far
 
-_BYTES = {"char": 1, "signed char": 1, "uchar": 1, "half": 2, "float": 4, "int": 4, "uint": 4}
-_BYTES |= {
-    f"{kind}{n}": n * _BYTES[kind] for kind in ("half", "float", "int", "uint") for n in (2, 4)
+# What every GPU since Kepler launches, and what a block and a thread have on each of them.
+MOST_THREADS = 1024
+MOST_ALONG = {"thread": (1024, 1024, 64), "block": (2**31 - 1, 65535, 65535)}
+MOST_SHARED = 48 << 10
+MOST_LOCAL = 512 << 10
+MOST_AT_ONCE = 16  # bytes that a thread loads or stores; more only from Blackwell on
+
+_BYTES = {
+    **dict.fromkeys(("bool", "char", "signed char", "uchar", "int8_t", "uint8_t"), 1),
+    **dict.fromkeys(("short", "ushort", "half", "nv_bfloat16", "int16_t", "uint16_t"), 2),
+    **dict.fromkeys(("int", "uint", "float", "int32_t", "uint32_t"), 4),
+    **dict.fromkeys(("double", "int64_t", "uint64_t", "longlong", "ulonglong"), 8),
 }
+_BYTES |= {
+    f"{kind}{n}": n * _BYTES[kind]
+    for kind in ("char", "uchar", "short", "ushort", "half", "int", "uint", "float")
+    for n in (2, 4)
+} | {f"{kind}2": 16 for kind in ("double", "longlong", "ulonglong")}
 _SHARED = re.compile(
     r"^ *__shared__ (?:(?:alignas|__align__)\(\d+\) )?(?P<type>[\w ]+?) (?P<name>\w+)"
     r"\[(?P<extent>\d+)\];$",
+    re.MULTILINE,
+)
+_LOCAL = re.compile(
+    r"^ *(?:(?:alignas|__align__)\(\d+\) )?(?P<type>(?:signed )?\w+) \w+\[(?P<extent>\d+)\];$",
     re.MULTILINE,
 )
 
@@ -41,7 +60,7 @@ class SharedArray:
 
     @property
     def bytes(self) -> int:
-        return self.extent * _BYTES[self.element]
+        return self.extent * _bytes(self.element)
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,11 @@ class Kernel:
     def shared_bytes(self) -> int:
         return sum(array.bytes for array in self.shared)
 
+    @property
+    def local_bytes(self) -> int:
+        """Of a thread's own arrays, in registers or, where these do not suffice, local memory."""
+        return sum(_bytes(one["type"]) * int(one["extent"]) for one in _LOCAL.finditer(self.source))
+
 
 @cache
 def cuda_target(arch: str = V100) -> tvm.target.Target:
@@ -103,7 +127,8 @@ def kernels(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tup
     """The kernels of a scheduled function (a module's "main"), in the order of their launches.
 
     Raises NoKernel if none of its loops is bound to threads (TVM would quietly make a CPU function
-    of it), or only some of its blocks are.
+    of it), or only some of its blocks are; Wrong where a GPU would refuse the launch, or no thread
+    can load so much at once.
     """
     from tvm.tirx.build import codegen_build
 
@@ -125,12 +150,48 @@ def kernels(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tup
             "are: TVM would leave it to the CPU, without a word, and the CPU would reach into the "
             "GPU's memory."
         )
-    ((target, module),) = devices.items()
-    source = codegen_build(module, target).inspect_source()
+    ((target, device),) = devices.items()
+    _assert_loads_are_narrow(device, module)
+    source = codegen_build(device, target).inspect_source()
     preamble, bodies = _split(source)
-    functions = {str(one.attrs["global_symbol"]): one for one in module.functions.values()}
+    functions = {str(one.attrs["global_symbol"]): one for one in device.functions.values()}
     order = [name for name in _launches(str(host)) if name in functions]
-    return tuple(_kernel(name, functions[name], preamble, bodies[name]) for name in order)
+    made = tuple(_kernel(name, functions[name], preamble, bodies[name]) for name in order)
+    for kernel in made:
+        assert_can_be_launched(kernel)
+    return made
+
+
+def assert_can_be_launched(kernel: Kernel) -> None:
+    """Raises Wrong, with the limit, where every GPU would refuse to launch a kernel."""
+    if kernel.threads > MOST_THREADS:
+        raise Wrong(
+            f"A block of {' x '.join(map(str, kernel.block))} = {kernel.threads} threads: a GPU "
+            f"launches {MOST_THREADS} at most."
+        )
+    for kind, extents in (("thread", kernel.block), ("block", kernel.grid)):
+        for axis, extent, most in zip("xyz", extents, MOST_ALONG[kind], strict=True):
+            if extent > most:
+                raise Wrong(
+                    f"{extent:,} along {kind}Idx.{axis}: a GPU launches {most:,} at most. "
+                    f"{kind}Idx.x takes {MOST_ALONG[kind][0]:,}; the longest loop belongs there."
+                )
+    if kernel.shared_bytes > MOST_SHARED:
+        told = ", ".join(f"{array.name} {array.bytes:,}" for array in kernel.shared)
+        raise Wrong(
+            f"The shared arrays of a block take {kernel.shared_bytes:,} bytes ({told}); a block "
+            f"has {MOST_SHARED:,}."
+        )
+    if kernel.local_bytes > MOST_LOCAL:
+        raise Wrong(
+            f"The local arrays of a thread take {kernel.local_bytes:,} bytes; a GPU gives it "
+            f"{MOST_LOCAL:,}."
+        )
+    limit = re.search(r"__launch_bounds__\((\d+)", kernel.source)
+    if limit and int(limit[1]) < kernel.threads:
+        raise Wrong(
+            f"The kernel is compiled for {limit[1]} threads and launched with {kernel.threads}."
+        )
 
 
 def by_default(function: tvm.tirx.PrimFunc | tvm.IRModule, arch: str = V100) -> tvm.IRModule:
@@ -161,6 +222,38 @@ def _lowered(module: tvm.IRModule, arch: str) -> tuple[Any, dict[Any, Any]]:
     module = pipeline(module)
     host, devices = split_host_device_mods(module)
     return finish_host()(host), {one: finish_device()(found) for one, found in devices.items()}
+
+
+def _assert_loads_are_narrow(device: tvm.IRModule, scheduled: tvm.IRModule) -> None:
+    """Raises Wrong where a thread would load or store more than a GPU's instructions do."""
+    import tvm_ffi
+    from tvm import ir, tirx
+
+    def look(access: Any) -> None:
+        moved = access.value if isinstance(access, tirx.BufferStore) else access
+        dtype = moved.ty.dtype
+        size, lanes = dtype.bits // 8, dtype.lanes
+        if size * lanes <= MOST_AT_ONCE:
+            return
+        loops = (loop for block in loop_nest(scheduled).blocks for loop in block.loops)
+        name = next(
+            (one.name for one in loops if (one.kind, one.extent) == ("vectorized", lanes)), ""
+        )
+        most = MOST_AT_ONCE // size
+        raise Wrong(
+            f"{f'Loop {name}' if name else 'A loop'} is vectorized over {lanes} numbers of {size} "
+            f"bytes. A GPU loads and stores {MOST_AT_ONCE} bytes at a time at most, which is "
+            f"{most} of them: split the loop by {most} and vectorize the inner one."
+        )
+
+    for function in device.functions.values():
+        tvm_ffi.structural_walk(function.body, (ir.TensorLoad, look), (tirx.BufferStore, look))
+
+
+def _bytes(kind: str) -> int:
+    if kind not in _BYTES:
+        raise NoKernel(f"the size of CUDA's type {kind!r} is not known here.")
+    return _BYTES[kind]
 
 
 def _launches(host: str) -> list[str]:

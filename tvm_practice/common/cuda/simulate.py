@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_practice.common.cuda.kernels import WARP, Kernel, kernels
+from tvm_practice.common.cuda.kernels import WARP, Kernel, assert_can_be_launched, kernels
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
-from tvm_practice.common.target import require_compiler
+from tvm_practice.common.target import UnusableTarget, require_compiler
 from tvm_practice.common.verify import Wrong
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 HEADER = Path(__file__).with_name("simulator.h")
 ASCENDING, DESCENDING, SHUFFLED = 0, 1, 2
 ORDERS = (ASCENDING, SHUFFLED)
-MOST_THREADS = 1024
 MOST_ARRAYS = 64
 
 _COMPILE = (
     *("-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-c", "-fno-strict-aliasing"),
     *("-U_FORTIFY_SOURCE", "-fcf-protection=none", "-fsanitize=thread", "-fsanitize=bounds"),
     "-fno-tree-sra",  # a float4 stays one access of 16 bytes
+    "-fstack-clash-protection",  # no array reaches beyond the guard at the end of a thread's stack
 )
 
 
@@ -80,7 +80,7 @@ class _Finding(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("array", "size")),
         ("offset", ctypes.c_int64),
         *((name, ctypes.c_uint32) for name in ("block", "thread", "other_block", "other_thread")),
-        *((name, ctypes.c_uint32) for name in ("waiting", "returned")),
+        *((name, ctypes.c_uint32) for name in ("waiting", "elsewhere", "meeting", "where")),
     )
 
 
@@ -91,6 +91,12 @@ ACCESS = np.dtype(
 KINDS = (
     *("nothing", "outside", "misaligned", "unwritten", "read after write", "write after read"),
     *("overwritten", "write after write", "divergence", "warp divergence", "local outside"),
+    "two barriers",
+)
+MEETINGS = ("at a barrier of the warp", "at a shuffle", "at an operation of the tensor cores")
+ELSEWHERE = (
+    *("{count} others have returned", "{count} others wait at a barrier of the block{there}"),
+    *("{count} others are at another place{there}", "{count} of them are not in the mask"),
 )
 
 
@@ -131,10 +137,15 @@ class Simulated:
         self.nest = nest
         self.parameters = tuple(parameters)
         for kernel in self.kernels:
-            _assert_can_be_launched(kernel)
-        self._folder = tempfile.TemporaryDirectory(prefix="tvm-practice-cuda-")
-        self._library_path = _compiled(self.kernels, Path(self._folder.name))
-        self._library = ctypes.CDLL(str(self._library_path))
+            assert_can_be_launched(kernel)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="tvm-practice-cuda-")
+            self._library_path = _compiled(self.kernels, Path(self._folder.name))
+            self._library = ctypes.CDLL(str(self._library_path))
+        except OSError as error:
+            raise UnusableTarget(
+                f"{_NOT_COMPILED}: {error.strerror or error}. {_ELSEWHERE}"
+            ) from None
 
     def __call__(self, *tensors: Any) -> None:
         views = [np.from_dlpack(tensor) for tensor in tensors]
@@ -163,9 +174,9 @@ class Simulated:
     ) -> Finding | None:
         """Launch every kernel on contiguous arrays, which are changed in place.
 
-        order: of the threads in a block; SHUFFLED and beyond are seeds. blocks: which of them, x
-        fastest; None for all. only: the number of the one kernel to launch. Returns what was found,
-        if anything; nothing runs after it.
+        order: of the threads in a block; SHUFFLED and beyond are seeds, each of which gives the
+        same order again. blocks: which of them, x fastest; None for all. only: the number of the
+        one kernel to launch. Returns what was found, if anything; nothing runs after it.
         """
         known = self._named(arrays)
         for number in range(len(self.kernels)) if only is None else (only,):
@@ -203,7 +214,8 @@ class Simulated:
                     for parameter, dtype in zip(kernel.parameters, kernel.dtypes, strict=True)
                     if parameter == name
                 )
-                known[name] = np.full([int(extent) for extent in shape], np.nan).astype(dtype)
+                known[name] = np.empty([int(extent) for extent in shape], dtype)
+                known[name].view(np.uint8).fill(0xFF)  # NaN, or -1: nobody has written it yet
         return known
 
     def _launch(
@@ -252,14 +264,31 @@ class Simulated:
         there = self._block(kernel, lines.get(found.other_site))
         thread = f"thread {_index(found.thread, kernel.block)}"
         block = _index(found.block, kernel.grid)
-        if kind in ("divergence", "warp divergence"):
-            who = "threads of a warp" if kind.startswith("warp") else "threads"
-            where = "at a barrier of the block" if kind.startswith("warp") else "have returned"
+        if kind == "warp divergence":
+            where = ELSEWHERE[found.where].format(
+                count=found.elsewhere, there=_at(kernel, lines.get(found.other_site))
+            )
             sentence = (
-                f"In block {block}, {found.waiting} {who} wait at a barrier{here}, and "
-                f"{found.returned} {where}: they will wait for ever. A barrier must be reached by "
-                "all threads of a block or by none, so it may not stand under a condition that "
-                "holds for some."
+                f"In block {block}, {found.waiting} threads of a warp wait for each other "
+                f"{MEETINGS[found.meeting]}{_at(kernel, lines.get(found.site))}, and {where}. All "
+                "threads that its mask names must come to the same place, so it may not stand "
+                "under a condition that holds for some of them."
+            )
+            return Finding(kind, sentence)
+        if kind == "two barriers":
+            sentence = (
+                f"In block {block}, {found.waiting} threads wait at one barrier"
+                f"{_at(kernel, lines.get(found.site))} and {found.elsewhere} at another"
+                f"{_at(kernel, lines.get(found.other_site))}. All threads of a block must come to "
+                "the same barrier, so it may not stand under a condition that holds for some."
+            )
+            return Finding(kind, sentence)
+        if kind == "divergence":
+            sentence = (
+                f"In block {block}, {found.waiting} threads wait at a barrier{here}, and "
+                f"{found.elsewhere} have returned: they will wait for ever. A barrier must be "
+                "reached by all threads of a block or by none, so it may not stand under a "
+                "condition that holds for some."
             )
             return Finding(kind, sentence)
         if kind == "local outside":
@@ -297,11 +326,16 @@ class Simulated:
             other = f"thread {_index(found.other_thread, kernel.block)}"
             if found.other_block != found.block:
                 other += f" of block {_index(found.other_block, kernel.grid)}"
+                does = "reads" if kind == "write after read" else "writes"
+                as_well = " as well" if kind == "write after write" else ""
+                told = f"which {other} {does}{as_well}{there}: {_BETWEEN_BLOCKS}"
+                if kind == "write after write":
+                    told = f"{told} {_ONE_WRITER}"
+                else:
+                    told = f"{told} {_NO_WAITING.format(name=name)}"
+                return Finding(kind, f"{what}, {told}")
             sentence = f"{what}, {_RACES[kind].format(other=other, there=there, name=name)}"
-            if (found.block, found.thread // WARP) == (
-                found.other_block,
-                found.other_thread // WARP,
-            ):
+            if found.thread // WARP == found.other_thread // WARP:
                 sentence += _IN_STEP
         return Finding(kind, sentence)
 
@@ -335,6 +369,7 @@ class Simulated:
         return f' in the block "{blocks[-1]}"' if blocks else ""
 
 
+_ONE_WRITER = "Each element should be one thread's to write."
 _RACES = {
     "read after write": (
         "which {other} writes{there}, and no barrier stands between the two: in another order of "
@@ -351,9 +386,14 @@ _RACES = {
     ),
     "write after write": (
         "which {other} writes as well{there}, and no barrier stands between the two: which of them "
-        "is last is chance. Each element should be one thread's to write."
+        f"is last is chance. {_ONE_WRITER}"
     ),
 }
+_BETWEEN_BLOCKS = "blocks run in any order, and none can wait for another."
+_NO_WAITING = (
+    "Either what fills {name} is a kernel of its own, which ends before the next one starts, or "
+    "each block computes for itself what it needs of it."
+)
 
 _IN_STEP = (
     " (Both are threads of one warp. Before Volta a warp ran in step, and programs could rely on "
@@ -365,32 +405,13 @@ def simulated(function: tvm.tirx.PrimFunc | tvm.IRModule) -> Simulated:
     """The kernels of a scheduled function, ready to be called with its arguments.
 
     Raises NoKernel where nothing is bound to threads, Wrong where a GPU would refuse the launch,
-    UnusableTarget without g++.
+    UnusableTarget where g++ is missing, or cannot compile anything.
     """
     import tvm
 
     main = function["main"] if isinstance(function, tvm.IRModule) else function
     names = [buffer.name for buffer in main.params]
     return Simulated(kernels(function), loop_nest(function), names)
-
-
-def _assert_can_be_launched(kernel: Kernel) -> None:
-    if kernel.threads > MOST_THREADS:
-        raise Wrong(
-            f"A block of {' x '.join(map(str, kernel.block))} = {kernel.threads} threads: a GPU "
-            f"launches {MOST_THREADS} at most."
-        )
-    if kernel.shared_bytes > 48 << 10:
-        told = ", ".join(f"{array.name} {array.bytes:,}" for array in kernel.shared)
-        raise Wrong(
-            f"The shared arrays of a block take {kernel.shared_bytes:,} bytes ({told}); a block "
-            f"has {48 << 10:,}."
-        )
-    limit = re.search(r"__launch_bounds__\((\d+)", kernel.source)
-    if limit and int(limit[1]) < kernel.threads:
-        raise Wrong(
-            f"The kernel is compiled for {limit[1]} threads and launched with {kernel.threads}."
-        )
 
 
 # ----------------------------------------------------------------------------- compiling the source
@@ -428,9 +449,23 @@ def _poison(compiler: str) -> tuple[str, ...]:
 
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        first = next((text for text in done.stderr.splitlines() if "error" in text), done.stderr)
+    if not done.returncode:
+        return
+    first = next((text for text in done.stderr.splitlines() if "error" in text), done.stderr)
+    if _IN_A_KERNEL.search(done.stderr):
         raise RuntimeError(f"g++ cannot compile the kernel for the CPU: {first.strip()}")
+    # Nothing is said about the kernel's source: whatever it is, this machine cannot compile it.
+    raise UnusableTarget(
+        f"{_NOT_COMPILED}: {first.strip()[:300] or 'no reason given'}. {_ELSEWHERE}"
+    )
+
+
+_IN_A_KERNEL = re.compile(r"^(?:kernel_\d+|launch):[\d:]+ (?:error:|  required from)", re.MULTILINE)
+_NOT_COMPILED = "--target cuda-sim compiles the kernels for the CPU with g++, and that fails here"
+_ELSEWHERE = (
+    "Does `g++ --version` answer, and is there room in the folder for temporary files? "
+    "TMPDIR=FOLDER before the command takes another one."
+)
 
 
 def _for_the_cpu(kernel: Kernel) -> str:
@@ -471,6 +506,11 @@ def _index(number: int, extents: tuple[int, int, int]) -> str:
     if rank == 1:
         return str(coordinates[0])
     return f"({', '.join(map(str, coordinates[:rank]))})"
+
+
+def _at(kernel: Kernel, line: int | None) -> str:
+    """A line of the kernel, for a sentence."""
+    return f" (line {line} of the kernel, `{_line(kernel, line)}`)" if line else ""
 
 
 def _line(kernel: Kernel, line: int) -> str:

@@ -8,6 +8,10 @@
 // question has one answer whatever the order in which the threads happen to run, so no race is missed
 // for being lucky.
 //
+// Threads that wait for each other (at a barrier of the block or of the warp, a shuffle, a warp matrix)
+// must all be at the same place of the program's text; where they part, that is a finding. Of these,
+// only the barriers order memory, as CUDA has it.
+//
 // What is not modelled: time, caches, and that the 32 threads of a warp run in step (a fiber runs from
 // one barrier to the next). Local arrays are checked by -fsanitize=bounds.
 #pragma once
@@ -58,8 +62,11 @@ struct Trace {
 
 enum Kind : uint32_t {
   NOTHING, OUTSIDE, MISALIGNED, UNWRITTEN, READ_AFTER_WRITE, WRITE_AFTER_READ, OVERWRITTEN,
-  WRITE_AFTER_WRITE, DIVERGENCE, WARP_DIVERGENCE, LOCAL_OUTSIDE
+  WRITE_AFTER_WRITE, DIVERGENCE, WARP_DIVERGENCE, LOCAL_OUTSIDE, TWO_BARRIERS
 };
+
+enum Meeting : uint32_t { BARRIER, SHUFFLE, MATRIX };  // what the threads of a warp wait for
+enum Elsewhere : uint32_t { RETURNED, AT_THE_BLOCKS_BARRIER, AT_ANOTHER_PLACE, OUT_OF_ITS_MASK };
 
 struct Finding {
   uint32_t kind;
@@ -70,7 +77,8 @@ struct Finding {
   int64_t offset;                   // bytes from the start of the array
   uint32_t block, thread;
   uint32_t other_block, other_thread;
-  uint32_t waiting, returned;       // of a divergence: how many threads
+  uint32_t waiting, elsewhere;      // of a divergence: how many threads
+  uint32_t meeting, where;          // of a divergence in a warp
 };
 
 // ------------------------------------------------------------------------------------------ state
@@ -80,8 +88,7 @@ struct Index { unsigned x, y, z; };
 static struct { Index thread, block, block_extent, grid_extent; } indices;  // threadIdx and so on
 
 struct Touch {  // who touched an element, and when: thread is 1 + its number in the whole grid
-  uint32_t thread, phase, site;
-  uint16_t warp_phase;
+  uint32_t thread, phase, site, epoch;
 };
 
 struct Cell {
@@ -97,19 +104,25 @@ struct Region {
   Cell* cells;
 };
 
-enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, FINISHED };
+enum State { READY, AT_BLOCK_BARRIER, AT_WARP_MEETING, ASKING_WHO_IS_HERE, FINISHED };
 
 struct Fiber {
   jmp_buf here;
   ucontext_t start;
   bool started;
   State state;
-  uint32_t barrier;  // the site of the barrier it waits at
+  uint32_t place;    // where it waits, as a number in the program's text: the compiler may copy calls
+  uint32_t site;     // and as an address
+  Meeting meeting;
+  uint32_t mask;     // of the lanes that it waits for, itself included
+  uint32_t present;  // of the lanes that it last met
+  uint64_t offered, settled;  // to a shuffle; what all brought is settled at once when they have met
   Index index;
 };
 
 static const uint64_t GAP = 4 << 20;     // between arrays, so that an index that runs over is found out
-static const uint64_t STACK = 128 << 10;
+static const uint64_t STACK = 640 << 10;  // a GPU gives a thread 512 KiB of local memory; the rest is the frame's
+static const uint64_t GUARD = 64 << 10;   // of it, at its low end, where nothing may be touched
 static const unsigned MOST_THREADS = 1024, MOST_REGIONS = 64, WARP = 32;
 
 static Region regions[MOST_REGIONS];
@@ -119,7 +132,9 @@ static char* stacks;
 static jmp_buf scheduler;
 static unsigned thread_count, current, block_number;
 static uint32_t phase;
-static uint16_t warp_phase[MOST_THREADS / WARP];
+// By thread, the epoch of each lane of its warp that a barrier of the warp has ordered before it; its
+// own is the one that it is in.
+static uint32_t known[MOST_THREADS][WARP];
 static Finding* finding;
 static Finding unwritten;  // the first read of shared memory that nobody wrote, until the next barrier
 static Trace* trace;
@@ -144,8 +159,8 @@ PLAIN static bool ordered(const Touch& touch) {
   if (thread == mine) return true;
   if (thread / thread_count != block_number) return false;  // nothing orders two blocks
   if (touch.phase < phase) return true;
-  unsigned warp = thread % thread_count / WARP;
-  return warp == current / WARP && touch.warp_phase < warp_phase[warp];
+  thread %= thread_count;
+  return thread / WARP == current / WARP && touch.epoch <= known[current][thread % WARP];
 }
 
 [[noreturn]] PLAIN static void collide(Kind kind, const Touch& other, const void* pc) {
@@ -169,7 +184,8 @@ PLAIN static bool ordered(const Touch& touch) {
 }
 
 PLAIN static void touch(Region& region, Cell& cell, bool write, const void* pc) {
-  Touch now = {block_number * thread_count + current + 1, phase, site_of(pc), warp_phase[current / WARP]};
+  Touch now = {block_number * thread_count + current + 1, phase, site_of(pc),
+               known[current][current % WARP]};
   if (cell.writer.thread && !ordered(cell.writer)) {
     // Whoever reads an element between its second filling and a barrier wants the first filling.
     Kind kind = write ? WRITE_AFTER_WRITE : cell.again ? OVERWRITTEN : READ_AFTER_WRITE;
@@ -225,7 +241,7 @@ PLAIN static Region* nearest(uintptr_t address) {
 }
 
 PLAIN static void access(uintptr_t address, unsigned size, bool write, const void* pc) {
-  if (address - (uintptr_t)stacks < MOST_THREADS * STACK) return;  // a thread's own
+  if (address - (uintptr_t)stacks < thread_count * STACK) return;  // a thread's own
   if (address - (uintptr_t)&indices < sizeof indices) return;
   Region* region = region_at(address);
   finding->write = write;
@@ -295,11 +311,32 @@ extern "C" PLAIN void __ubsan_handle_out_of_bounds_abort(void*, uintptr_t) {
 
 namespace simulator {
 
-PLAIN static void wait(State state, const void* pc) {
+PLAIN static void wait(State state, uint32_t place, uint32_t mask, const void* pc) {
   Fiber& fiber = fibers[current];
   fiber.state = state;
-  fiber.barrier = site_of(pc);
+  fiber.place = place;
+  fiber.mask = mask;
+  fiber.site = site_of(pc);
   if (!_setjmp(fiber.here)) _longjmp(scheduler, 1);
+}
+
+PLAIN static void meet(Meeting meeting, uint32_t place, uint32_t mask, const void* pc) {
+  fibers[current].meeting = meeting;
+  wait(AT_WARP_MEETING, place, mask, pc);
+}
+
+PLAIN static void block_barrier(uint32_t place) {
+  wait(AT_BLOCK_BARRIER, place, ~0u, __builtin_return_address(0));
+}
+
+template <uint32_t place> PLAIN static void warp_barrier(uint32_t mask = ~0u) {
+  meet(BARRIER, place, mask, __builtin_return_address(0));
+}
+
+// The lanes that have come here together: all that will, before the warp goes on.
+PLAIN static uint32_t who_is_here(uint32_t place) {
+  wait(ASKING_WHO_IS_HERE, place, ~0u, __builtin_return_address(0));
+  return fibers[current].present;
 }
 
 PLAIN static void enter() {
@@ -320,10 +357,13 @@ PLAIN static bool resume(unsigned thread) {  // false if something was found
   abort();
 }
 
-PLAIN static uint64_t draw() {  // xorshift64
-  static uint64_t state = 88172645463325252ull;
-  state ^= state << 13; state ^= state >> 7; state ^= state << 17;
-  return state;
+static uint64_t drawn;  // the state of draw: set anew by each run, so that a run can be repeated
+
+PLAIN static uint64_t draw() {  // splitmix64, whose state may be any number, small seeds too
+  uint64_t mixed = drawn += 0x9E3779B97F4A7C15ull;
+  mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9ull;
+  mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EBull;
+  return mixed ^ mixed >> 31;
 }
 
 PLAIN static void arrange(unsigned* sequence, uint32_t order) {
@@ -336,31 +376,82 @@ PLAIN static void arrange(unsigned* sequence, uint32_t order) {
   }
 }
 
-PLAIN static bool diverged(Kind kind, unsigned waiting, unsigned returned, unsigned witness) {
+PLAIN static bool diverged(Kind kind, unsigned waiting, unsigned elsewhere, unsigned witness) {
   finding->kind = kind;
   finding->waiting = waiting;
-  finding->returned = returned;
+  finding->elsewhere = elsewhere;
   finding->block = block_number;
   finding->thread = witness;
-  finding->site = fibers[witness].barrier;
+  finding->site = fibers[witness].site;
   return false;
 }
 
-// Release every warp of which no thread can go on and some wait for the warp. False: divergence.
-PLAIN static bool release_warps(bool& any) {
-  for (unsigned first = 0; first < thread_count; first += WARP) {
-    unsigned end = first + WARP < thread_count ? first + WARP : thread_count, at_warp = 0, at_block = 0;
-    for (unsigned t = first; t < end; ++t) {
-      at_warp += fibers[t].state == AT_WARP_BARRIER;
-      at_block += fibers[t].state == AT_BLOCK_BARRIER;
+PLAIN static bool together(const Fiber& one, const Fiber& other) {
+  return one.state == other.state && one.place == other.place && one.mask == other.mask;
+}
+
+// What all threads of a warp's meeting did before it comes before what any of them does after it.
+PLAIN static void order_memory(unsigned first, uint32_t mask) {
+  uint32_t latest[WARP] = {};
+  for (unsigned lane = 0; lane < WARP; ++lane)
+    for (unsigned of = 0; mask >> lane & 1 && of < WARP; ++of)
+      if (known[first + lane][of] > latest[of]) latest[of] = known[first + lane][of];
+  for (unsigned lane = 0; lane < WARP; ++lane)
+    if (mask >> lane & 1) {
+      memcpy(known[first + lane], latest, sizeof latest);
+      ++known[first + lane][lane];
     }
-    if (at_warp && at_block) return diverged(WARP_DIVERGENCE, at_warp, at_block, first);
-    if (!at_warp) continue;
-    ++warp_phase[first / WARP];
-    for (unsigned t = first; t < end; ++t)
-      if (fibers[t].state == AT_WARP_BARRIER) fibers[t].state = READY;
-    any = true;
+}
+
+PLAIN static void let_go(unsigned first, uint32_t mask) {
+  for (unsigned lane = 0; lane < WARP; ++lane)
+    if (mask >> lane & 1) {
+      Fiber& fiber = fibers[first + lane];
+      fiber.state = READY;
+      fiber.present = mask;
+      fiber.settled = fiber.offered;
+    }
+}
+
+// Let go whoever of a warp has met all it waits for. False: some wait, and can never go on.
+PLAIN static bool release_warp(unsigned first, bool& any) {
+  unsigned lanes = thread_count - first < WARP ? thread_count - first : WARP, stuck = WARP;
+  uint32_t all = lanes < WARP ? (1u << lanes) - 1 : ~0u, stuck_with = 0;
+  bool some = false;
+  for (unsigned lane = 0; lane < lanes; ++lane) {
+    const Fiber& fiber = fibers[first + lane];
+    if (fiber.state != AT_WARP_MEETING && fiber.state != ASKING_WHO_IS_HERE) continue;
+    uint32_t here = 0;
+    for (unsigned other = 0; other < lanes; ++other)
+      if (together(fiber, fibers[first + other])) here |= 1u << other;
+    if (fiber.state == AT_WARP_MEETING && (fiber.mask & all) != here) {
+      if (stuck == WARP) stuck = lane, stuck_with = here;
+      continue;
+    }
+    if (fiber.state == AT_WARP_MEETING && fiber.meeting == BARRIER) order_memory(first, here);
+    let_go(first, here);
+    some = true;
   }
+  any |= some;
+  if (some || stuck == WARP) return true;
+  const Fiber& fiber = fibers[first + stuck];
+  uint32_t missing = fiber.mask & all & ~stuck_with, wrong = stuck_with & ~fiber.mask;
+  finding->meeting = fiber.meeting;
+  finding->where = OUT_OF_ITS_MASK;
+  if (!wrong) {
+    const Fiber& other = fibers[first + __builtin_ctz(missing)];
+    finding->where = other.state == FINISHED           ? RETURNED
+                     : other.state == AT_BLOCK_BARRIER ? AT_THE_BLOCKS_BARRIER
+                                                       : AT_ANOTHER_PLACE;
+    finding->other_site = other.state == FINISHED ? 0 : other.site;
+  }
+  return diverged(WARP_DIVERGENCE, (unsigned)__builtin_popcount(stuck_with),
+                  (unsigned)__builtin_popcount(wrong ? wrong : missing), first + stuck);
+}
+
+PLAIN static bool release_warps(bool& any) {
+  for (unsigned first = 0; first < thread_count; first += WARP)
+    if (!release_warp(first, any)) return false;
   return true;
 }
 
@@ -369,12 +460,14 @@ PLAIN static bool run_block(uint32_t order) {
   for (unsigned t = 0; t < thread_count; ++t) {
     Fiber& fiber = fibers[t];
     getcontext(&fiber.start);
-    fiber.start.uc_stack.ss_sp = stacks + t * STACK;
-    fiber.start.uc_stack.ss_size = STACK;
+    fiber.start.uc_stack.ss_sp = stacks + t * STACK + GUARD;
+    fiber.start.uc_stack.ss_size = STACK - GUARD;
     fiber.start.uc_link = nullptr;
     makecontext(&fiber.start, enter, 0);
     fiber.started = false;
     fiber.state = READY;
+    memset(known[t], 0, sizeof known[t]);
+    known[t][t % WARP] = 1;
   }
   ++phase;
   for (;;) {
@@ -395,6 +488,13 @@ PLAIN static bool run_block(uint32_t order) {
     }
     if (finished == thread_count) return true;
     if (finished) return diverged(DIVERGENCE, waiting, finished, witness);
+    unsigned elsewhere = 0, other = 0;
+    for (unsigned t = 0; t < thread_count; ++t)
+      if (!together(fibers[t], fibers[witness])) { ++elsewhere; other = t; }
+    if (elsewhere) {
+      finding->other_site = fibers[other].site;
+      return diverged(TWO_BARRIERS, waiting - elsewhere, elsewhere, witness);
+    }
     for (unsigned t = 0; t < thread_count; ++t) fibers[t].state = READY;
     ++phase;
   }
@@ -411,12 +511,15 @@ PLAIN static bool run(void (*kernel)(), Array* arrays, uint32_t count, const Lau
   Dl_info information;
   dladdr((void*)&site_of, &information);
   origin = (uintptr_t)information.dli_fbase;
-  uint64_t total = MOST_THREADS * STACK + GAP;
+  thread_count = launch.block[0] * launch.block[1] * launch.block[2];
+  uint64_t total = thread_count * STACK + GAP;
   for (uint32_t n = 0; n < count; ++n) total += (arrays[n].bytes + 255) / 256 * 256 + GAP;
   char* arena = (char*)reserve(total);
   if (!arena) return false;
   stacks = arena;
-  char* next = arena + MOST_THREADS * STACK + GAP;
+  for (unsigned t = 0; t < thread_count; ++t)
+    if (mprotect(stacks + t * STACK, GUARD, PROT_NONE)) return munmap(arena, total), false;
+  char* next = arena + thread_count * STACK + GAP;
   region_count = count;
   first_shared = count;
   bool enough = true;
@@ -439,10 +542,9 @@ PLAIN static bool run(void (*kernel)(), Array* arrays, uint32_t count, const Lau
   body = kernel;
   phase = 0;
   unwritten = Finding();
-  memset(warp_phase, 0, sizeof warp_phase);
+  drawn = launch.order;
   gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
   blockDim = {launch.block[0], launch.block[1], launch.block[2]};
-  thread_count = blockDim.x * blockDim.y * blockDim.z;
   for (unsigned t = 0; t < thread_count; ++t)
     fibers[t].index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
   uint32_t blocks = launch.chosen_count ? launch.chosen_count : gridDim.x * gridDim.y * gridDim.z;
@@ -480,12 +582,10 @@ PLAIN static bool run(void (*kernel)(), Array* arrays, uint32_t count, const Lau
 typedef unsigned char uchar;
 static const int warpSize = 32;
 
-extern "C" PLAIN void __syncthreads() {
-  simulator::wait(simulator::AT_BLOCK_BARRIER, __builtin_return_address(0));
-}
-extern "C" PLAIN void __syncwarp(unsigned = ~0u) {
-  simulator::wait(simulator::AT_WARP_BARRIER, __builtin_return_address(0));
-}
+// Each place of the program's text where threads wait has a number of its own.
+#define __syncthreads() simulator::block_barrier(__COUNTER__)
+#define __syncwarp(...) simulator::warp_barrier<__COUNTER__>(__VA_ARGS__)
+#define __activemask() simulator::who_is_here(__COUNTER__)
 
 #define SIMULATOR_VECTOR(type, name, align, ...) struct alignas(align) name { type __VA_ARGS__; };
 SIMULATOR_VECTOR(float, float2, 8, x, y) SIMULATOR_VECTOR(float, float3, 4, x, y, z)
@@ -513,35 +613,40 @@ static inline float __ldg(const float* p) { return *p; }
 #define CUDART_INF_F __builtin_inff()
 #define CUDART_NAN_F __builtin_nanf("")
 
-// ---- warp shuffles, through an exchange buffer
+// ---- warp shuffles. A lane that has not come has nothing to give: what is taken of it is NaN.
 namespace simulator {
-static uint64_t exchanged[MOST_THREADS];
-template <class T> PLAIN static T exchange(T value, unsigned lane, bool taken) {
-  memcpy(&exchanged[current], &value, sizeof value);
-  __syncwarp();
-  unsigned from = current / WARP * WARP + lane;
-  T result = value;
-  if (taken && from < thread_count) memcpy(&result, &exchanged[from], sizeof result);
-  __syncwarp();
-  return result;
-}
 PLAIN static unsigned lane() { return current % WARP; }
+
+template <class T> PLAIN static T shuffle(uint32_t place, unsigned mask, T value, unsigned from, bool taken) {
+  static_assert(sizeof value <= 8, "");
+  Fiber& fiber = fibers[current];
+  memcpy(&fiber.offered, &value, sizeof value);
+  meet(SHUFFLE, place, mask, __builtin_return_address(0));
+  if (!taken) return value;
+  if (from < WARP && fiber.present >> from & 1)
+    memcpy(&value, &fibers[current / WARP * WARP + from].settled, sizeof value);
+  else
+    memset(&value, 0xFF, sizeof value);
+  return value;
+}
+template <class T> INLINED T from_lane(uint32_t place, unsigned mask, T v, int s, int w = 32) {
+  return shuffle(place, mask, v, (lane() & ~(w - 1)) + (s & (w - 1)), true);
+}
+template <class T> INLINED T from_below(uint32_t place, unsigned mask, T v, unsigned d, int w = 32) {
+  return shuffle(place, mask, v, lane() + d, (lane() & (w - 1)) + d < (unsigned)w);
+}
+template <class T> INLINED T from_above(uint32_t place, unsigned mask, T v, unsigned d, int w = 32) {
+  return shuffle(place, mask, v, lane() - d, (lane() & (w - 1)) >= d);
+}
+template <class T> INLINED T from_across(uint32_t place, unsigned mask, T v, int m, int w = 32) {
+  unsigned from = lane() ^ m;  // a group of w lanes may take from one before it, not from one after it
+  return shuffle(place, mask, v, from, from / w <= lane() / w);
+}
 }  // namespace simulator
-template <class T> static T __shfl_sync(unsigned, T v, int s, int w = 32) {
-  return simulator::exchange(v, (simulator::lane() & ~(w - 1)) + (s & (w - 1)), true);
-}
-template <class T> static T __shfl_down_sync(unsigned, T v, unsigned d, int w = 32) {
-  unsigned lane = simulator::lane();
-  return simulator::exchange(v, lane + d, (lane & (w - 1)) + d < (unsigned)w);
-}
-template <class T> static T __shfl_up_sync(unsigned, T v, unsigned d, int w = 32) {
-  unsigned lane = simulator::lane();
-  return simulator::exchange(v, lane - d, (lane & (w - 1)) >= d);
-}
-template <class T> static T __shfl_xor_sync(unsigned, T v, int m, int w = 32) {
-  return simulator::exchange(v, simulator::lane() ^ m, true);
-}
-static inline unsigned __activemask() { return ~0u; }
+#define __shfl_sync(...) simulator::from_lane(__COUNTER__, __VA_ARGS__)
+#define __shfl_down_sync(...) simulator::from_below(__COUNTER__, __VA_ARGS__)
+#define __shfl_up_sync(...) simulator::from_above(__COUNTER__, __VA_ARGS__)
+#define __shfl_xor_sync(...) simulator::from_across(__COUNTER__, __VA_ARGS__)
 
 // ---- float16
 #ifdef __FLT16_MAX__
@@ -560,8 +665,7 @@ static inline unsigned __pack_half2(half x, half y) {
   return result;
 }
 
-// ---- warp matrices: the warp's first thread holds the whole tile and does the work, after a barrier
-// of the warp; the others only come to the barrier.
+// ---- warp matrices: the warp's first thread holds the whole tile and does the work when all have come.
 namespace nvcuda { namespace wmma {
 struct matrix_a; struct matrix_b; struct accumulator; struct row_major {}; struct col_major {};
 enum layout_t { mem_row_major, mem_col_major };
@@ -574,30 +678,35 @@ template <class F, class T> void fill_fragment(F& f, T x) {
   if (simulator::lane()) return;
   for (auto& row : f.tile) for (auto& element : row) element = x;
 }
+#define MEET simulator::meet(simulator::MATRIX, place, ~0u, __builtin_return_address(0))
+#define NOT_INLINED __attribute__((noinline))  // so that the address they return to is the kernel's
 template <class F, class T> void simulator_load(F& f, const T* p, unsigned ld, bool by_rows) {
-  __syncwarp();
-  if (simulator::lane() == 0)
-    for (int i = 0; i < F::rows; ++i)
-      for (int j = 0; j < F::columns; ++j) f.tile[i][j] = by_rows ? p[i * ld + j] : p[j * ld + i];
-  __syncwarp();
+  if (simulator::lane()) return;
+  for (int i = 0; i < F::rows; ++i)
+    for (int j = 0; j < F::columns; ++j) f.tile[i][j] = by_rows ? p[i * ld + j] : p[j * ld + i];
 }
 template <class U, int M, int N, int K, class T, class L>
-void load_matrix_sync(fragment<U, M, N, K, T, L>& f, const T* p, unsigned ld) {
+NOT_INLINED void simulated_load(uint32_t place, fragment<U, M, N, K, T, L>& f, const T* p, unsigned ld) {
+  MEET;
   simulator_load(f, p, ld, std::is_same<L, row_major>::value);
 }
 template <class U, int M, int N, int K, class T>
-void load_matrix_sync(fragment<U, M, N, K, T, void>& f, const T* p, unsigned ld, layout_t layout) {
+NOT_INLINED void simulated_load(uint32_t place, fragment<U, M, N, K, T, void>& f, const T* p, unsigned ld,
+                                layout_t layout) {
+  MEET;
   simulator_load(f, p, ld, layout == mem_row_major);
 }
-template <class T, class F> void store_matrix_sync(T* p, const F& f, unsigned ld, layout_t layout) {
-  __syncwarp();
-  if (simulator::lane() == 0)
-    for (int i = 0; i < F::rows; ++i)
-      for (int j = 0; j < F::columns; ++j)
-        (layout == mem_row_major ? p[i * ld + j] : p[j * ld + i]) = f.tile[i][j];
-  __syncwarp();
+template <class T, class F>
+NOT_INLINED void simulated_store(uint32_t place, T* p, const F& f, unsigned ld, layout_t layout) {
+  MEET;
+  if (simulator::lane()) return;
+  for (int i = 0; i < F::rows; ++i)
+    for (int j = 0; j < F::columns; ++j)
+      (layout == mem_row_major ? p[i * ld + j] : p[j * ld + i]) = f.tile[i][j];
 }
-template <class D, class A, class B, class C> void mma_sync(D& d, const A& a, const B& b, const C& c) {
+template <class D, class A, class B, class C>
+NOT_INLINED void simulated_mma(uint32_t place, D& d, const A& a, const B& b, const C& c) {
+  MEET;
   if (simulator::lane()) return;
   D result;
   for (int i = 0; i < D::rows; ++i)
@@ -609,4 +718,7 @@ template <class D, class A, class B, class C> void mma_sync(D& d, const A& a, co
   d = result;
 }
 } }  // namespace nvcuda::wmma
+#define load_matrix_sync(...) simulated_load(__COUNTER__, __VA_ARGS__)
+#define store_matrix_sync(...) simulated_store(__COUNTER__, __VA_ARGS__)
+#define mma_sync(...) simulated_mma(__COUNTER__, __VA_ARGS__)
 #endif
