@@ -5,7 +5,8 @@ A document's ```python blocks of one level-2 section share a namespace, and a se
 process of its own. What a block prints stands in a ```text block directly below it. After a change
 that is meant to be seen:
 
-    python tests/test_guides.py --update                     run every block, write what it prints
+    python tests/test_guides.py --update                     run every block, write what it prints,
+                                                             and the tables of old names
     python tests/test_guides.py --update LEARNING_GUIDE.md   into all documents, or those named
 """
 
@@ -30,6 +31,7 @@ if __name__ == "__main__":
 
 import pytest  # noqa: E402 - the path comes first when this file is the program
 
+from tvm_practice.common import old_names  # noqa: E402
 from tvm_practice.common.worker import WorkerFailed, call  # noqa: E402
 
 DOCUMENTS = [
@@ -39,8 +41,6 @@ DOCUMENTS = [
 ]
 GUIDE = ROOT / "LEARNING_GUIDE.md"
 TABLE = "From classic TVM to 0.27"
-GROUPS_OF_THE_GONE = ("No replacement", "What was removed when")
-FEWEST_ROWS = 40
 SECONDS = 120
 
 
@@ -184,18 +184,17 @@ def update(path: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: its line number, its group (the level-3 heading above), and its cells."""
+class Table:
+    """One of the tables of old names: its group (the level-3 heading above), its first line, and
+    all of them."""
 
-    line: int
     group: str
-    classic: str
-    today: str
-    remarks: str
+    first: int
+    lines: list[str]
 
 
-def table() -> list[Row]:
-    rows, group, section, fenced = [], "", "", False
+def tables() -> list[Table]:
+    found, group, section, fenced = [], "", "", False
     for number, line in enumerate(GUIDE.read_text().splitlines(), 1):
         fenced ^= line.startswith("```")
         if fenced:
@@ -205,10 +204,21 @@ def table() -> list[Row]:
         elif line.startswith("### "):
             group = line[4:].strip()
         elif section == TABLE and line.startswith("|"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if cells[0] != "classic" and set(cells[0]) - set("-: "):
-                rows.append(Row(number, group, cells[0], cells[1], " ".join(cells[2:])))
-    return rows
+            if not found or number != found[-1].first + len(found[-1].lines):
+                found.append(Table(group, number, []))
+            found[-1].lines.append(line)
+    return found
+
+
+def update_tables() -> int:
+    """Write the tables of old names from their data; returns how many changed."""
+    lines, changed = GUIDE.read_text().splitlines(), 0
+    for shown in reversed(tables()):
+        wanted = old_names.table(shown.group)
+        changed += shown.lines != wanted
+        lines[shown.first - 1 : shown.first - 1 + len(shown.lines)] = wanted
+    GUIDE.write_text("\n".join(lines) + "\n")
+    return changed
 
 
 def spans(text: str) -> list[str]:
@@ -217,12 +227,16 @@ def spans(text: str) -> list[str]:
 
 def named_today() -> list[tuple[int, str]]:
     """(line, code) of all inline code outside of fences, but for the classic names of the table."""
-    rows = {row.line: row for row in table()}
+    classic = {
+        table.first + place: line.split(" | ", 1)
+        for table in tables()
+        for place, line in enumerate(table.lines)
+    }
     found, fenced = [], False
     for number, line in enumerate(GUIDE.read_text().splitlines(), 1):
         fenced ^= line.startswith("```")
         if not fenced:
-            text = f"{rows[number].today} {rows[number].remarks}" if number in rows else line
+            text = classic[number][-1] if number in classic else line
             found += [(number, code) for code in spans(text)]
     return found
 
@@ -387,7 +401,12 @@ class _Names:
         except (TypeError, ValueError):
             return None
         if name.endswith(".PassContext"):
-            settings = [ast.literal_eval(key) for word in call.keywords for key in word.value.keys]
+            settings = [
+                ast.literal_eval(key)
+                for word in call.keywords
+                if word.arg == "config"
+                for key in word.value.keys
+            ]
             if unknown := set(settings) - self.configs:
                 return f"PassContext has no setting {', '.join(unknown)}"
         arguments = [argument for argument in call.args if not _is_ellipsis(argument)]
@@ -404,19 +423,11 @@ def _is_ellipsis(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 
-def read_names(
-    texts: list[str], classic: list[str]
-) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """In a worker: for each text (code, or prose with code spans) how many names of TVM it holds
-    and what is wrong with it; and which of the classic names the installed TVM still has.
-    """
+def read_names(texts: list[str], classic: list[str]) -> tuple[list[list[str]], list[str]]:
+    """In a worker: what is wrong with each of these pieces of code; and which of the classic names
+    the installed TVM still has."""
     names = _Names()
-    read = []
-    for text in texts:
-        answers = [names.complaints(code) for code in spans(text) or [text]]
-        read.append(
-            (sum(found for found, _ in answers), [w for _, wrong in answers for w in wrong])
-        )
+    read = [names.complaints(code)[1] for code in texts]
     surviving = []
     for name in classic:
         try:
@@ -427,27 +438,22 @@ def read_names(
     return read, surviving
 
 
-def classic_names() -> dict[str, int]:
-    """Names of the left column that are gone today, if the table is right, and the line of each."""
-    names = {}
-    for row in table():
-        if not re.search(r"\bunchanged\b|\bstill\b", f"{row.today} {row.remarks}"):
-            for code in spans(row.classic):
-                for name in re.findall(
-                    r"\b(?:te|tvm|topi|T|relay|autotvm|auto_scheduler)\.[\w.]+", code
-                ):
-                    rooted = name.startswith(("te.", "tvm.", "topi.", "T."))
-                    names[name if rooted else f"tvm.{name}"] = row.line
-    return names
+def classic_names() -> list[str]:
+    """Names that are gone today, if the tables are right."""
+    still = re.compile(r"\bunchanged\b|\bstill\b")
+    gone, kept = set(), set()
+    for row in old_names.rows():
+        for text in (row.old, *row.also):
+            names = {one.key for code in spans(text) for one in old_names.spellings(code)}
+            (kept if still.search(f"{row.new} {row.note}") else gone).update(names)
+    return sorted(name for name in gone - kept if name.startswith(("tvm.", "T.")))
 
 
 @cache
-def answers() -> tuple[list[tuple[int, list[str]]], list[tuple[int, list[str]]], list[str]]:
-    """What the worker says to the code in the prose, to the rows of the table, and to the classic
-    names."""
-    prose, rows = [code for _, code in named_today()], [row.today for row in table()]
-    read, surviving = call(read_names, prose + rows, list(classic_names()), seconds=SECONDS)
-    return read[: len(prose)], read[len(prose) :], surviving
+def answers() -> tuple[list[list[str]], list[str]]:
+    """What the worker says to the code in the prose, and to the classic names."""
+    prose = [code for _, code in named_today()]
+    return call(read_names, prose, classic_names(), seconds=SECONDS)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[path.stem for path in DOCUMENTS])
@@ -455,6 +461,7 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path) -> None:
     prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    prose = re.sub(r"`[^`\n]*`", "", prose)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"https?:|mailto:", target):
             continue
@@ -463,33 +470,27 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path) -> None:
         assert file or anchor in anchors, f"{path.name}: there is no heading #{anchor}"
 
 
-def test_the_table_is_long_enough() -> None:
-    assert len([row for row in table() if row.group not in GROUPS_OF_THE_GONE]) >= FEWEST_ROWS
+def test_the_tables_are_the_data() -> None:
+    assert [table.group for table in tables()] == old_names.groups()
+    for shown in tables():
+        assert shown.lines == old_names.table(shown.group), (
+            f"{GUIDE.name}:{shown.first}: the table is not what old_names.toml says; "
+            "`python tests/test_guides.py --update` writes it"
+        )
 
 
 def test_every_name_in_the_guide_exists_and_takes_these_arguments() -> None:
     wrong = [
         f"{GUIDE.name}:{line}: `{code}`: {sentence}"
-        for (line, code), (_, sentences) in zip(named_today(), answers()[0], strict=True)
+        for (line, code), sentences in zip(named_today(), answers()[0], strict=True)
         for sentence in sentences
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_row_of_the_table_names_what_to_use_today() -> None:
-    wrong = [
-        f"{GUIDE.name}:{row.line}: {row.today}"
-        for row, (found, _) in zip(table(), answers()[1], strict=True)
-        if not found and row.group not in GROUPS_OF_THE_GONE
-    ]
-    assert not wrong, "these rows name nothing of TVM 0.27:\n" + "\n".join(wrong)
-
-
 def test_what_the_table_calls_gone_is_gone() -> None:
     """A classic name may only exist today where its row says so."""
-    lines = classic_names()
-    wrong = [f"{GUIDE.name}:{lines[name]}: {name} still exists" for name in answers()[2]]
-    assert not wrong, "\n".join(wrong)
+    assert not answers()[1]
 
 
 if __name__ == "__main__":
@@ -497,6 +498,8 @@ if __name__ == "__main__":
         raise SystemExit(__doc__)
     # Under its importable name: workers cannot find the functions of a program that was started.
     guides = importlib.import_module("tests.test_guides")
+    if not sys.argv[2:] or GUIDE.name in sys.argv[2:]:
+        print(f"{GUIDE.name}: {guides.update_tables()} tables changed")
     for document in guides.DOCUMENTS:
         if sys.argv[2:] and document.name not in sys.argv[2:]:
             continue

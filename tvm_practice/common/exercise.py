@@ -20,6 +20,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from tvm_practice.common import old_names
+
 PACKAGE = Path(__file__).resolve().parent.parent
 PHASES = ("te_basics", "manual_schedule", "schedule_analysis", "relay_import", "auto_tune")
 LABS = (
@@ -32,6 +34,21 @@ LABS = (
     "attention",
 )
 LESSONS = PHASES + LABS
+
+TITLES = {
+    "te_basics": "Tensor expressions: what to compute",
+    "manual_schedule": "Schedules: how to compute it",
+    "schedule_analysis": "Measuring schedules",
+    "relay_import": "Whole models: from PyTorch to Relax",
+    "auto_tune": "Searching for schedules",
+    "conv1d": "One-dimensional convolution",
+    "fused_gelu": "A matmul with a fused epilogue",
+    "tensorize": "The CPU's own dot product",
+    "cost_model": "Inside the search",
+    "tensor_cores": "Tensor cores: a warp multiplies tiles",
+    "attention": "Attention in one kernel",
+    "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
+}
 
 CPU, GPU = "cpu", "gpu"
 
@@ -98,7 +115,7 @@ def lesson_module(lesson: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """One exercise of a lesson as text: lines[first:last], 0-based, and the exercise it holds."""
 
     first: int
@@ -117,12 +134,13 @@ _STILL_INSIDE = re.compile(r"^(?:\s|#|[)\]}]|$)")
 _STARTS = re.compile(r"^(?:@|def |class |import |from |# -{20})")
 
 
-def _source(lesson: str) -> str:
+def source(lesson: str) -> str:
     """A lesson file as text, whatever an editor made of its encoding."""
     return lesson_path(lesson).read_text(encoding="utf-8-sig", errors="replace")
 
 
-def _pieces(lesson: str, lines: list[str]) -> list[_Piece]:
+def pieces(lesson: str, lines: list[str]) -> list[Piece]:
+    """The exercises of a lesson file, in the order in which they stand there."""
     found = []
     for first, line in enumerate(lines):
         if not _DECORATOR.match(line):
@@ -150,8 +168,13 @@ def _pieces(lesson: str, lines: list[str]) -> list[_Piece]:
         name = _DEFINITION.match(lines[definition])[1]  # type: ignore[index]
         kind = GPU if mark["gpu"] else CPU
         where = Exercise(mark[2], mark[4], lesson, name, definition + 1, kind)
-        found.append(_Piece(first, last, where))
+        found.append(Piece(first, last, where))
     return found
+
+
+def end_of_section(lines: list[str], first: int) -> int:
+    """Where, from a line on, something new starts at the left margin."""
+    return next((n for n in range(first, len(lines)) if _STARTS.match(lines[n])), len(lines))
 
 
 def _checked(lesson: str) -> list[tuple[str, str]]:
@@ -181,8 +204,8 @@ def catalogue() -> dict[str, Exercise]:
     for lesson in LESSONS:
         if not lesson_path(lesson).exists():
             continue
-        lines = _source(lesson).splitlines()
-        declared = {piece.exercise.id: piece.exercise for piece in _pieces(lesson, lines)}
+        lines = source(lesson).splitlines()
+        declared = {piece.exercise.id: piece.exercise for piece in pieces(lesson, lines)}
         for exercise_id, name in _checked(lesson):
             known = declared.get(exercise_id)
             if known is None or known.name != name:
@@ -214,11 +237,11 @@ def load_lesson(lesson: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     path = lesson_path(lesson)
-    source = _source(lesson)
+    text = source(lesson)
     try:
-        code = _compiled(source, path)
+        code = _compiled(text, path)
     except SyntaxError:
-        code = _compiled(_without_broken_exercises(lesson, source), path)
+        code = _compiled(_without_broken_exercises(lesson, text), path)
     specification = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
     module.BrokenAnswer = BrokenAnswer  # type: ignore[attr-defined]
@@ -232,7 +255,7 @@ def load_lesson(lesson: str) -> ModuleType:
         at = next((frame for frame in frames if frame.filename == str(path)), frames[-1])
         raise BrokenLesson(
             f"{lesson_file(lesson)} cannot be run: line {at.lineno}, `{at.line}`, raises "
-            f"{type(error).__name__}: {error}. {_way_out(lesson)}"
+            f"{type(error).__name__}: {old_names.about(error) or f'{error}.'} {_way_out(lesson)}"
         ) from error
     return module
 
@@ -253,8 +276,8 @@ def _without_broken_exercises(lesson: str, source: str) -> str:
     """The source with a stand-in for every exercise that Python cannot compile; as many lines."""
     path = lesson_path(lesson)
     lines = source.splitlines()
-    pieces = _pieces(lesson, lines)
-    for piece in pieces:
+    left = pieces(lesson, lines)
+    for piece in left:
         try:
             _compiled("\n".join(lines[piece.first : piece.last]), path)
         except SyntaxError as error:
@@ -264,31 +287,30 @@ def _without_broken_exercises(lesson: str, source: str) -> str:
             _compiled("\n".join(lines), path)
         except SyntaxError as error:
             number = error.lineno or 1
-            owner = _owner(pieces, lines, number)
+            owner = _owner(left, lines, number)
             if owner is None:
                 raise BrokenLesson(
                     f"{_unreadable(lesson, lines, number, error)} {_way_out(lesson)}"
                 ) from None
-            pieces.remove(owner[0])
+            left.remove(owner[0])
             _stand_in(lines, *owner, number, error)
         else:
             return "\n".join(lines)
 
 
-def _owner(pieces: list[_Piece], lines: list[str], number: int) -> tuple[_Piece, int] | None:
+def _owner(pieces: list[Piece], lines: list[str], number: int) -> tuple[Piece, int] | None:
     """The exercise behind which a faulty line stands, and where its text ends, if it has one.
 
     A statement that slipped to the left margin ends the function for Python, not for the learner.
     """
     for piece in pieces:
-        following = range(piece.last, len(lines))
-        end = next((n for n in following if _STARTS.match(lines[n])), len(lines))
+        end = end_of_section(lines, piece.last)
         if piece.last < number <= end:
             return piece, end
     return None
 
 
-def _stand_in(lines: list[str], piece: _Piece, end: int, number: int, error: SyntaxError) -> None:
+def _stand_in(lines: list[str], piece: Piece, end: int, number: int, error: SyntaxError) -> None:
     """Replace lines[piece.first:end] by a function that raises BrokenAnswer about line `number`."""
     known = piece.exercise
     sentence = _unreadable(known.lesson, lines, number, error)

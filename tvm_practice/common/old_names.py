@@ -1,0 +1,449 @@
+"""The names of older TVM and what is written today; the data is in old_names.toml.
+
+`about(error)` says what an exception over an old name should have said. The tables of
+LEARNING_GUIDE.md are `table(group)`, as tests/test_guides.py insists, and tests/test_old_names.py
+executes every line of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+DATA = Path(__file__).with_suffix(".toml")
+
+# How a name at the left end of a spelling is usually imported.
+MODULES = {
+    name: f"tvm.{name}"
+    for name in (
+        *("te", "tir", "topi", "relay", "autotvm", "auto_scheduler", "rpc", "nd"),
+        *("tirx", "s_tir", "relax", "arith", "meta_schedule", "graph_executor", "hybrid"),
+    )
+} | {"tvm": "tvm", "T": "T", "vta": "vta", "graph_executor": "tvm.contrib.graph_executor"}
+# Objects by the letters of the data, and the letters that an object of today may be taken for.
+LETTERS = {"s", "sch", "cfg", "task", "tuner", "m", "f", "a", "mod"}
+_OBJECTS = {
+    "Schedule": ("sch", "s[C]", "s"),
+    "Executable": ("f", "m"),
+    "Function": ("f",),
+    "Module": ("f",),
+    "VirtualMachine": ("m",),
+    "Tensor": ("a",),
+    "IRModule": ("mod",),
+    "PrimFunc": ("mod",),
+}
+_TARGET = re.compile(
+    r"(llvm|cuda|nvptx|opencl|metal|vulkan|rocm|hexagon|webgpu|opengl|sdaccel|aocl)"
+    r"(?: +--?[a-z][\w-]*(?:=\S*| +[^\s-]\S*)?)+"
+)
+_OPTION = re.compile(r" +--?(?P<name>[a-z][\w-]*)(?:=(?P<value>\S*)| +(?P<next>[^\s-]\S*))?")
+
+
+def spans(text: str) -> tuple[str, ...]:
+    """The pieces of code in a cell of Markdown."""
+    return tuple(re.findall(r"`([^`]+)`", text))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tables; what its fields are is said in old_names.toml."""
+
+    group: str
+    old: str
+    new: str
+    note: str = ""
+    also: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    needs: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether the old name does what it did, so that nothing has to be said about it."""
+        return self.new.startswith(("unchanged", "still"))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to write today, as code."""
+        return spans(self.new)
+
+    @property
+    def today(self) -> str:
+        """The names of today without their arguments."""
+        names = []
+        for line in self.lines:
+            for name in _called(line):
+                if name not in names:
+                    names.append(name)
+        return ", ".join(names) or self.new
+
+    @property
+    def remark(self) -> str:
+        """The note without links, which lead nowhere outside of the guide."""
+        return re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r'"\1" in LEARNING_GUIDE.md', self.note)
+
+
+def _called(line: str) -> Iterator[str]:
+    """The name that a line is about: what is called, or the whole of what is only named."""
+    try:
+        statement = ast.parse(line).body[0]
+    except SyntaxError:
+        yield line
+        return
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        module = getattr(statement, "module", None)
+        yield from (f"{module}.{alias.name}" if module else alias.name for alias in statement.names)
+        return
+    if isinstance(statement, ast.With):
+        statement = statement.body[0]
+    value = getattr(statement, "value", None)
+    while isinstance(value, ast.Call | ast.Subscript):
+        value = value.func if isinstance(value, ast.Call) else value.value
+    yield ast.unparse(value) if isinstance(value, ast.Name | ast.Attribute) else line
+
+
+@dataclass(frozen=True)
+class Removed:
+    """When names went: a row of the guide's last table."""
+
+    what: str
+    version: str
+    released: str
+    became: str = ""
+    also: tuple[str, ...] = ()
+
+
+@cache
+def _data() -> dict:
+    return tomllib.loads(DATA.read_text(encoding="utf-8"))
+
+
+def _of(kind: type, entry: dict, **more: str):
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}, **more)
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    return tuple(
+        _of(Row, entry, group=group["title"])
+        for group in _data()["group"]
+        for entry in group["rows"]
+    )
+
+
+@cache
+def removed() -> tuple[Removed, ...]:
+    return tuple(_of(Removed, entry) for entry in _data()["removed"])
+
+
+REMOVED = "What was removed when"
+
+
+def groups() -> list[str]:
+    """The titles of the guide's tables, in their order."""
+    return [*dict.fromkeys(row.group for row in rows()), REMOVED]
+
+
+def table(group: str) -> list[str]:
+    """A table of the guide, as lines of Markdown."""
+    if group == REMOVED:
+        head = ("classic", "removed in", "released", "became")
+        cells = [(one.what, one.version, one.released, one.became) for one in removed()]
+    else:
+        what_to_do = "what to do" if group == "No replacement" else "remark"
+        head = ("classic", "TVM 0.27", what_to_do)
+        cells = [(row.old, row.new, row.note) for row in rows() if row.group == group]
+    lines = ["| " + " | ".join(row) + " |" for row in [head, *cells]]
+    return [lines[0].replace("|  |", "| |"), "|---" * len(head) + "|"] + [
+        line.replace("|  |", "| |") for line in lines[1:]
+    ]
+
+
+# --------------------------------------------------------------------------------- finding a row
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A name in the one form under which it is looked up, and what else in a use of it tells two
+    rows apart: keywords, strings, a target's options."""
+
+    key: str
+    details: frozenset[str] = frozenset()
+
+
+def full(name: str) -> str:
+    """A dotted name with its module in full: "te.create_schedule" as "tvm.te.create_schedule"."""
+    root, dot, rest = name.partition(".")
+    whole = MODULES.get(root, root) + dot + rest
+    return re.sub(r"^tvm\.(?:script\.tirx?|tirx\.script)\.", "T.", whole)
+
+
+def short(key: str) -> str:
+    """The opposite, as far as people write it so."""
+    return re.sub(r"^tvm\.(te|topi|relay|autotvm|auto_scheduler)\.", r"\1.", key)
+
+
+def details_of(node: ast.AST) -> frozenset[str]:
+    if not isinstance(node, ast.Call):
+        return frozenset()
+    words = {word.arg for word in node.keywords if word.arg}
+    for value in [*node.args, *(word.value for word in node.keywords)]:
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            words.add(value.value)
+    return frozenset(words)
+
+
+def target_spelling(text: str) -> Spelling | None:
+    """A target string with options, which TVM refuses since 0.24; None if it is anything else."""
+    options = target_options(text)
+    if options is None:
+        return None
+    words = {str(value) for value in options.values()} | set(options)
+    return Spelling("target", frozenset(words))
+
+
+def target_options(text: str) -> dict[str, object] | None:
+    """An old target string as the dictionary of today: "llvm -mcpu=x" as {"kind": "llvm", "mcpu":
+    "x"}."""
+    found = _TARGET.fullmatch(text.strip())
+    if found is None:
+        return None
+    options: dict[str, object] = {"kind": found[1]}
+    for option in _OPTION.finditer(found[0], found.end(1)):
+        name, value = option["name"], option["value"] or option["next"] or ""
+        if name in ("mattr", "libs", "keys"):
+            options[name] = value.split(",")
+        elif re.fullmatch(r"\d+", value):
+            options[name] = int(value)
+        else:
+            options[name] = value or True
+    if "target" in options:  # `-target=` was LLVM's triple, before it was called so
+        options["mtriple"] = options.pop("target")
+    return options
+
+
+def target_line(text: str) -> str | None:
+    """The line that makes today's target of an old target string."""
+    options = target_options(text)
+    if options is None:
+        return None
+    written = ", ".join(f'"{key}": {_literal(value)}' for key, value in options.items())
+    written = written.replace(
+        '"mcpu": "native"', '"mcpu": tvm.target.codegen.llvm_get_system_cpu()'
+    )
+    return f"tvm.target.Target({{{written}}})"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(one) for one in value) + "]"
+    return '"' + value.replace('"', '\\"') + '"' if isinstance(value, str) else repr(value)
+
+
+def spellings(code: str) -> Iterator[Spelling]:
+    """The spellings of a code span of the data."""
+    try:
+        statement = ast.parse(code.removeprefix("@")).body[0]
+    except SyntaxError:
+        return
+    if isinstance(statement, ast.ImportFrom):
+        for alias in statement.names:
+            yield Spelling(f"{statement.module}.{alias.name}")
+    elif isinstance(statement, ast.Import):
+        yield from (Spelling(alias.name) for alias in statement.names)
+    elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+        for setting in statement.value.keys:
+            yield Spelling("config." + ast.literal_eval(setting).split(".")[0])
+    elif isinstance(statement, ast.Expr):
+        node = statement.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if spelling := target_spelling(node.value):
+                yield spelling
+            return
+        chain = chain_of(node)
+        if chain is None:
+            return
+        root = re.split(r"[.\[]", chain)[0]
+        if root in LETTERS and (chain != root or isinstance(node, ast.Name)):
+            yield Spelling(chain, details_of(node))
+        elif root in MODULES:
+            yield Spelling(full(chain), details_of(node))
+
+
+def chain_of(node: ast.AST) -> str | None:
+    """`s[C].op.axis` for s[C].op.axis[0], calls and what stands in brackets left out; None if it
+    does not start at a name. Brackets of anything but the first name are left out too."""
+    parts: list[str] = []
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Attribute):
+            parts.append("." + node.attr)
+            node = node.value
+        elif isinstance(node, ast.Subscript):
+            if isinstance(node.value, ast.Name):
+                parts.append("[C]")
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return None
+    return node.id + "".join(reversed(parts))
+
+
+@cache
+def _index() -> dict[str, list[tuple[frozenset[str], Row]]]:
+    index: dict[str, list[tuple[frozenset[str], Row]]] = {}
+    for row in rows():
+        if row.works:
+            continue
+        for code in [*spans(row.old), *(code for text in row.also for code in spans(text))]:
+            for spelling in spellings(code):
+                index.setdefault(spelling.key, []).append((spelling.details, row))
+    return index
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {
+        spelling.key: one.version
+        for one in removed()
+        for text in (one.what, *one.also)
+        for code in spans(text)
+        for spelling in spellings(code)
+    }
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    """The key, then shorter ones: a.b.c, a.b, a; s[C].op, s[C], s."""
+    while key:
+        yield key
+        key = key[:-3] if key.endswith("[C]") else key.rpartition(".")[0]
+
+
+def find(spelling: Spelling) -> Row | None:
+    """The row about a name, or about the nearest thing that holds it."""
+    for key in _prefixes(spelling.key):
+        if known := _index().get(key):
+            return max(
+                known,
+                key=lambda one: (len(one[0] & spelling.details), -len(one[0] - spelling.details)),
+            )[1]
+    return None
+
+
+def version_of(key: str) -> str | None:
+    """The release in which a name was removed, if it is known."""
+    return next((v for one in _prefixes(key) if (v := _versions().get(one))), None)
+
+
+# ------------------------------------------------------------------------------- about an exception
+
+
+def about(error: BaseException) -> str | None:
+    """What is written today in place of the old name that an exception is about; None if it is
+    about something else."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if found := re.search(r'Cannot parse target string "(.*?)"', text):
+        line = target_line(found[1])
+        return line and _sentence(f'"{found[1]}"', find(target_spelling(found[1])), "target", line)
+    for key in _keys(error, text):
+        lines = [frame.line or "" for frame in frames]
+        key = _more_of(key, lines)
+        words = frozenset(re.findall(r"[\w.]+", " ".join(lines)))
+        if row := find(Spelling(key, words)):
+            return _sentence(f"`{_shown(key)}`", row, key)
+    if isinstance(error, AssertionError) and not text:
+        text = frames[-1].line or "" if frames else ""
+    said = [
+        (found.start(), number)
+        for number, row in enumerate(rows())
+        for pattern in row.says
+        if (found := re.search(pattern, text))
+    ]
+    if not said:
+        return None
+    row = rows()[min(said)[1]]  # what TVM says first is the most special
+    name = spans(row.old)[0]
+    key = next((one.key for one in spellings(name)), "")
+    return _sentence(f"This, like `{name}`,", row, key)
+
+
+def _more_of(key: str, lines: list[str]) -> str:
+    """The whole of a name of which an exception tells only the part that was not found."""
+    for line in reversed(lines):
+        names = re.findall(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+", line)
+        names += [".".join(found) for found in re.findall(r"from ([\w.]+) import (\w+)", line)]
+        for name in names:
+            if full(name).startswith(key + "."):
+                return full(name)
+    return key
+
+
+def _shown(key: str) -> str:
+    return re.sub(r"^(?:sch|s|f|m|a|mod)\.", ".", short(key))
+
+
+def _keys(error: BaseException, text: str) -> Iterator[str]:
+    """The names that an exception says do not exist, as they are looked up."""
+    if isinstance(error, ModuleNotFoundError):
+        yield error.name or ""
+    elif isinstance(error, ImportError):
+        if found := re.search(r"cannot import name '(\w+)' from '([\w.]+)'", text):
+            yield full(f"{found[2]}.{found[1]}")
+    elif isinstance(error, NameError):
+        if (name := error.name or "") in MODULES and _index().get(MODULES[name]):
+            yield MODULES[name]
+    elif isinstance(error, AttributeError) and error.name:
+        if isinstance(error.obj, ModuleType):
+            yield full(f"{error.obj.__name__}.{error.name}")
+        elif type(error.obj).__module__.startswith("tvm"):
+            for letter in _OBJECTS.get(type(error.obj).__name__, ()):
+                if (key := f"{letter}.{error.name}") in _index():
+                    yield key
+
+
+def _sentence(name: str, row: Row, key: str, line: str = "") -> str:
+    """What a tutor would say of an old name; line: a better one than the row's, if there is."""
+    version = version_of(key)
+    gone = f", removed in {version}" if version else ""
+    remark = row.remark
+    if row.new == "none":
+        return f"{name} is of an older TVM{gone}, and nothing took its place" + (
+            f" ({remark})." if remark else "."
+        )
+    today = f"`{line}`" if line else row.new
+    return f"{name} is of an older TVM{gone}. Today: {today}" + (
+        f" ({remark})." if remark and not line else "."
+    )
+
+
+def imports(lines: Iterable[str]) -> list[str]:
+    """The imports that lines of today need."""
+    text = "\n".join(lines)
+    return [line for names, line in _IMPORTS if re.search(rf"(?<![\w.])(?:{names})\b", text)]
+
+
+_IMPORTS = (
+    (r"np\.", "import numpy as np"),
+    (r"torch\.", "import torch"),
+    (r"tvm\.", "import tvm"),
+    (r"tvm_ffi\.", "import tvm_ffi"),
+    (r"te\.", "from tvm import te"),
+    (r"tirx\.", "from tvm import tirx"),
+    (r"s_tir\.", "from tvm import s_tir"),
+    (r"relax\.", "from tvm import relax"),
+    (r"rpc\.", "from tvm import rpc"),
+    (r"topi\.", "from tvm import topi"),
+    (r"Schedule\(", "from tvm.s_tir import Schedule"),
+    (r"ms\.", "from tvm.s_tir import meta_schedule as ms"),
+    (r"dl\.", "from tvm.s_tir import dlight as dl"),
+    (r"T\.", "from tvm.script import tirx as T"),
+    (r"R\.", "from tvm.script import relax as R"),
+)
