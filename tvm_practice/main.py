@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from tvm_practice.common import show, target, timing, worker
+from tvm_practice.common import answers, ask, guess, progress, show, target, timing, worker
 from tvm_practice.common.exercise import (
     CPU,
     GPU,
@@ -30,6 +30,7 @@ from tvm_practice.common.exercise import (
     LESSONS,
     PHASES,
     REFERENCE,
+    TITLES,
     exercises_of,
     lesson_file,
     lesson_module,
@@ -39,21 +40,6 @@ from tvm_practice.common.exercise import (
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "reports"
 RECORDS = ROOT / "records"
-
-TITLES = {
-    "te_basics": "Tensor expressions: what to compute",
-    "manual_schedule": "Schedules: how to compute it",
-    "schedule_analysis": "Measuring schedules",
-    "relay_import": "Whole models: from PyTorch to Relax",
-    "auto_tune": "Searching for schedules",
-    "conv1d": "One-dimensional convolution",
-    "fused_gelu": "A matmul with a fused epilogue",
-    "tensorize": "The CPU's own dot product",
-    "cost_model": "Inside the search",
-    "tensor_cores": "Tensor cores: a warp multiplies tiles",
-    "attention": "Attention in one kernel",
-    "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
-}
 
 # Exit statuses.
 NOTHING_WRONG, ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
@@ -76,6 +62,10 @@ class Options:
         return CPU if self.target == "cpu" else GPU
 
 
+class UnusableSize(ValueError):
+    """The lesson cannot run at the size that was asked for; the message says which it takes."""
+
+
 @dataclass
 class Session:
     """One run of one lesson: its options, whose body of each exercise counts, and what it leaves
@@ -88,6 +78,8 @@ class Session:
     damaged: bool = False
     pictures: list[Path] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    hint: str = "--hint"  # what to type before an exercise's id for a hint
+    trouble: str = ""  # what there is to say about the file that remembers the learner's progress
     _graded: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -103,17 +95,35 @@ class Session:
         """Where this lesson keeps what it must find again in a later run."""
         return _folder(RECORDS / self.lesson)
 
-    def size(self, quick: int, full: int) -> tuple[int, int, int]:
-        """(M, N, K) asked for with --size, or the square default of this lesson."""
+    def size(
+        self, quick: int, full: int, multiples: tuple[int, int, int] = (1, 1, 1)
+    ) -> tuple[int, int, int]:
+        """(M, N, K) asked for with --size, or the square default of this lesson. Raises
+        UnusableSize unless they are multiples of the lesson's tiles."""
         side = quick if self.quick else full
-        return self.options.size or (side, side, side)
+        size = self.options.size or (side, side, side)
+        if any(side % multiple for side, multiple in zip(size, multiples, strict=True)):
+            raise UnusableSize(
+                f"--size {'x'.join(map(str, size))}: on a GPU {self.lesson} takes multiples of "
+                f"{'x'.join(map(str, multiples))}, such as 1024x2048x512."
+            )
+        return size
+
+    def only_at(self, size: str) -> None:
+        """Say that --size, if it is given, does not change anything here."""
+        if self.options.size:
+            show.line(f"--size is not for this part, which is at {size}.", "yellow")
 
     def grade(self, exercise_id: str, whose: str) -> Any:
         """The outcome of an exercise of any lesson; each is graded once a session."""
         from tvm_practice.checks import grade
 
         if (exercise_id, whose) not in self._graded:
-            self._graded[exercise_id, whose] = grade(exercise_id, whose, self.seed)
+            text = answers.text_of(exercise_id) if whose == LEARNER else None
+            outcome = grade(exercise_id, whose, self.seed)
+            self._graded[exercise_id, whose] = outcome
+            if whose == LEARNER:
+                self.trouble = progress.graded(exercise_id, outcome.state, text) or self.trouble
         return self._graded[exercise_id, whose]
 
     def whose(self, exercise_id: str) -> str:
@@ -141,8 +151,8 @@ class Session:
             if outcome.state != "right":
                 yours = "yours to write" if outcome.state == "todo" else "not right yet"
                 show.line(
-                    f"  {known.place}: {yours} (--hint {exercise_id} helps). The reference stands "
-                    "in.",
+                    f"  {known.place}: {yours} ({self.hint} {exercise_id} helps). The reference "
+                    "stands in.",
                     "dim",
                 )
         for before, after in shown.nests:
@@ -158,7 +168,7 @@ class Session:
             show.diagnosis(outcome.sentence)
             for before, after in outcome.nests:
                 show.line("  your loop nest", "dim")
-                show.nest(after, before)
+                show.nest(after, before, diagnosis=outcome.sentence)
         if printed := outcome.printed.strip():
             show.line("  it printed, at the end:", "dim")
             show.code("\n".join(printed.splitlines()[-5:]), "text")
@@ -172,10 +182,16 @@ class Session:
         candidates: Sequence[timing.Candidate],
         rounds: int | None = None,
         what: str = "timing",
+        predict: bool = True,
     ) -> timing.Comparison:
-        """Time candidates in paired rounds, behind a progress bar. Nine rounds (seven if quick)
-        unless told."""
+        """Time candidates in paired rounds, behind a progress bar. Eleven rounds (seven if quick)
+        unless told. Before it, at a terminal, ask which will win."""
         rounds = rounds or (7 if self.quick else 11)
+        roofs = {peak.name for peak in timing.PEAKS}
+        names = [one.name for one in candidates if one.name not in roofs]
+        expected = None
+        if predict and len(names) > 1 and ask.at_a_terminal():
+            expected = guess.ask_for(names, what)
         with show.progress(what, len(candidates) * (rounds + 1)) as bar:
             measured = timing.compare(
                 candidates,
@@ -187,6 +203,8 @@ class Session:
             show.line(f"  {name} was not measured: {reason}", "yellow")
         if disturbance := measured.disturbance():
             show.line(disturbance, "yellow")
+        if expected and (score := expected.score(measured)):
+            show.say(score)
         return measured
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
@@ -262,7 +280,7 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         show.line("\nInterrupted.")
         return INTERRUPTED
-    except target.UnusableTarget as error:
+    except (target.UnusableTarget, UnusableSize) as error:
         return _refuse(str(error))
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
@@ -271,6 +289,8 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     except Exception as error:  # whatever nobody foresaw is not the learner's wrong answer
         show.line(traceback.format_exc(limit=-3), "dim")
         return _refuse(f"the lesson could not be finished: {type(error).__name__}: {error}")
+    if trouble := next((session.trouble for session in sessions if session.trouble), ""):
+        show.line(trouble, "yellow")
     wrong = any(session.damaged or session.count("wrong") for session in sessions)
     return ANSWER_WRONG if wrong else NOTHING_WRONG
 
@@ -430,7 +450,7 @@ class _Size(click.ParamType):
         return m, n, k
 
 
-_OPTIONS = (
+RUN_OPTIONS = (
     click.option(
         "--target",
         default="cpu",
@@ -451,6 +471,10 @@ _OPTIONS = (
         help="Size of the matmul in phases 2, 3, 5 and the labs fused_gelu, tensorize.",
     ),
     click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
+)
+
+
+_HINTS = (
     click.option("--hint", metavar="ID", help="Show a hint for an exercise, and nothing else."),
     click.option("--more", count=True, help="With --hint: one tier more each time it is given."),
 )
@@ -502,7 +526,7 @@ def _command(
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
 
-    for option in reversed((*_OPTIONS, *more_options)):
+    for option in reversed((*RUN_OPTIONS, *_HINTS, *more_options)):
         run = option(run)
     return click.command(name, help=summary)(run)
 

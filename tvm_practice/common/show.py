@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from tvm_practice.common import ask
 from tvm_practice.common.loop_nest import LoopNest
 
 PIPE_WIDTH = 110
@@ -75,6 +77,23 @@ def code(text: str, language: str = "python", most_lines: int = 60) -> None:
         line(f"    ... {cut} more lines", "dim")
 
 
+def side_by_side(left: str, right: str, titles: tuple[str, str], language: str = "python") -> None:
+    """Two source texts, beside each other where the terminal is wide enough."""
+    widest = max(map(len, (*left.splitlines(), *right.splitlines())), default=0)
+    shown = [
+        Syntax(text.rstrip(), language, background_color="default", word_wrap=True)
+        for text in (left, right)
+    ]
+    heads = [Text(one, style="dim") for one in titles]
+    if 2 * widest + 6 <= console.width:
+        grid = Table.grid(padding=(0, 4))
+        grid.add_row(*heads)
+        grid.add_row(*shown)
+        console.print(Padding(grid, (0, 0, 0, 2)))
+    else:
+        console.print(Padding(Group(heads[0], shown[0], heads[1], shown[1]), (0, 0, 0, 2)))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
     """A table; columns after the first are right-aligned unless their title ends with a space."""
     grid = Table(caption=caption or None, caption_justify="left", title_justify="left")
@@ -86,34 +105,57 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = 
     console.print(grid)
 
 
-def nest(after: LoopNest, before: LoopNest | None = None) -> None:
-    """A loop nest; with `before`, both, the lines that went marked "-" and those that came marked
-    "+".
+def nest(
+    after: LoopNest,
+    before: LoopNest | None = None,
+    titles: tuple[str, str] = ("before", "after"),
+    diagnosis: str = "",
+) -> None:
+    """A loop nest; with `before`, both under their titles, the lines that went marked "-" and those
+    that came marked "+". The loop that a diagnosis is about is pointed at."""
+    about = offending(after, diagnosis)
+    if before is None:
+        console.print(Padding(_nest_text(after, set(), "", about), (0, 0, 0, 2)))
+        return
+    gone, come = changed_lines(before, after)
+    left, right = _nest_text(before, gone, "-"), _nest_text(after, come, "+", about)
+    widest = max(text.cell_len for text in (*left.split(), *right.split()))
+    if 2 * widest + 10 <= console.width:
+        grid = Table.grid(padding=(0, 4))
+        grid.add_row(Text(titles[0], style="dim"), Text(titles[1], style="dim"))
+        grid.add_row(left, right)
+        console.print(Padding(grid, (0, 0, 0, 2)))
+    else:
+        pieces = [Text(titles[0], style="dim"), left, Text(titles[1], style="dim"), right]
+        console.print(Padding(Group(*pieces), (0, 0, 0, 2)))
+
+
+def changed_lines(before: LoopNest, after: LoopNest) -> tuple[set[int], set[int]]:
+    """The lines of `before` that went, and those of `after` that came, by their numbers.
 
     Lines are compared without their indentation: a loop that only moved inwards is no change of
     that loop.
     """
-    if before is None:
-        console.print(Padding(_nest_text(after, set(), ""), (0, 0, 0, 2)))
-        return
     old, new = [line.text for line in before.lines], [line.text for line in after.lines]
     gone, come = set(range(len(old))), set(range(len(new)))
     for a, b, size in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
         gone -= set(range(a, a + size))
         come -= set(range(b, b + size))
-    left, right = _nest_text(before, gone, "-"), _nest_text(after, come, "+")
-    widest = max(text.cell_len for text in (*left.split(), *right.split()))
-    if 2 * widest + 10 <= console.width:
-        grid = Table.grid(padding=(0, 4))
-        grid.add_row(Text("before", style="dim"), Text("after", style="dim"))
-        grid.add_row(left, right)
-        console.print(Padding(grid, (0, 0, 0, 2)))
-    else:
-        pieces = [Text("before", style="dim"), left, Text("after", style="dim"), right]
-        console.print(Padding(Group(*pieces), (0, 0, 0, 2)))
+    return gone, come
 
 
-def _nest_text(nest: LoopNest, marked: set[int], mark: str) -> Text:
+def offending(nest: LoopNest, diagnosis: str) -> frozenset[int]:
+    """The lines of the first loop that a sentence names, as "Loop j_1 is vectorized, but ..."."""
+    for name in re.findall(r"\b[Ll]oops? (\w+)", diagnosis):
+        lines = {n for n, line in enumerate(nest.lines) if re.match(rf"for {name}\b", line.text)}
+        if lines:
+            return frozenset(lines)
+    return frozenset()
+
+
+def _nest_text(
+    nest: LoopNest, marked: set[int], mark: str, about: frozenset[int] = frozenset()
+) -> Text:
     style = {"-": "red", "+": "bold green"}.get(mark, "")
     text = Text()
     for number, item in enumerate(nest.lines):
@@ -123,6 +165,8 @@ def _nest_text(nest: LoopNest, marked: set[int], mark: str) -> Text:
         if len(shown) > LONGEST_LINE:  # a polynomial in one statement, say
             shown = f"{shown[: LONGEST_LINE - 30]} ... {len(shown)} characters"
         text.append("  " * item.depth + shown, style=style if is_marked else "")
+        if number in about:
+            text.append("  <-- this loop", style="bold red")
         text.append("\n")
     text.rstrip()
     return text
@@ -134,10 +178,14 @@ def diagnosis(text: str) -> None:
 
 
 def question(text: str, answer: Sequence[str]) -> None:
-    """The key question of a lesson and what this run measured that answers it."""
+    """The key question of a lesson and what this run measured that answers it. At a terminal there
+    is time to answer it oneself first."""
     body: list[Text | Markdown] = [Text(text, style="bold")]
     body += [Markdown(paragraph) for paragraph in answer]
     console.print()
+    if ask.at_a_terminal():
+        console.print(Text(f"Key question: {text}", style="bold"))
+        ask.line("In a few words; Enter shows what this run says: ")
     console.print(
         Panel(Group(*body), title="Key question", title_align="left", border_style="cyan")
     )

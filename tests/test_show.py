@@ -1,0 +1,34 @@
+"""What a person sees of a loop nest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tvm_practice.checks import grade
+from tvm_practice.common import show
+
+WRONG = Path(__file__).resolve().parent / "wrong_answers" / "manual_schedule.py"
+
+
+@pytest.mark.parametrize(
+    ("exercise_id", "answer", "loop"),
+    [("2.2", "vectorize_the_rows", "i_1"), ("2.2", "vectorize_the_tiles", "j_0")],
+)
+def test_the_loop_that_a_diagnosis_is_about_is_pointed_at(exercise_id, answer, loop) -> None:
+    outcome = grade(exercise_id, f"{WRONG}:{answer}", seed=1)
+    ((before, after),) = outcome.nests
+    with show.console.capture() as capture:
+        show.nest(after, before, diagnosis=outcome.sentence)
+    (pointed,) = [line for line in capture.get().splitlines() if "<-- this loop" in line]
+    told = outcome.sentence.partition("Loop ")[2].partition(" ")[0]
+    assert f"for {told} in" in pointed
+    assert told.startswith(loop)
+
+
+def test_a_diagnosis_that_names_no_loop_points_at_none() -> None:
+    outcome = grade("2.2", f"{WRONG}:vectorize_nothing", seed=1)
+    ((_, after),) = outcome.nests
+    assert not show.offending(after, "The result would be right, but no loop is vectorized.")
+    assert not show.offending(after, "Loop nowhere is parallel.")
