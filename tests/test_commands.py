@@ -64,7 +64,7 @@ def test_list_answers_at_once_and_loads_nothing_heavy(learner) -> None:
 
 
 def test_list_into_a_program_that_stops_reading(learner) -> None:
-    command = f"{sys.executable} -m tvm_practice list | head -1"
+    command = f"{sys.executable} -m tvm_practice list | true"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=learner.folder,
@@ -132,6 +132,16 @@ def test_a_lesson_is_run_by_name_or_number_and_remembers_each_exercise(learner) 
 def test_a_lesson_with_reference_bodies_says_nothing_about_the_learner(learner) -> None:
     assert learner.types("run", "1.1", "--solutions").returncode == 0
     assert not learner.progress.exists()
+
+
+def test_a_lesson_that_is_damaged_outside_its_exercises_is_a_sentence(learner) -> None:
+    path = learner.file("te_basics")
+    path.write_text(path.read_text().replace("from tvm import te\n", "from tvm import te te\n"))
+    done = learner.types("run", "1.1")
+    assert done.returncode == 1
+    assert "Python cannot read tvm_practice/te_basics.py" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert learner.types("list", "te_basics").returncode == 0
 
 
 def test_an_exercise_for_a_gpu_needs_a_compiler(learner, tmp_path) -> None:

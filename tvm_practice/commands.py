@@ -15,6 +15,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -400,6 +401,7 @@ def reset(known: Exercise) -> int:
 
 def main() -> int:
     """The entry of `tvm-practice`; returns the exit status."""
+    stdout = sys.stdout
     try:
         # Completion asks for the variable of the program's own name, however it was started.
         status = course.main(
@@ -412,11 +414,18 @@ def main() -> int:
         click.echo("\nInterrupted.", err=True)
         return INTERRUPTED
     except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # `tvm-practice list | head`
+        # `tvm-practice list | head`: click changes stdout, rich raises from the error.
+        if sys.stdout is not stdout or isinstance(ended.__context__, BrokenPipeError):
             return NOTHING_WRONG
         return ended.code if isinstance(ended.code, int) else COULD_NOT_RUN
     except OSError as error:
         named = f": {error.filename}" if error.filename else ""
         click.echo(f"tvm-practice: {error.strerror or error}{named}", err=True)
+        return COULD_NOT_RUN
+    except Exception as error:  # whatever nobody foresaw is not the learner's mistake
+        told = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(told.filename).name}, line {told.lineno}"
+        what = f"{type(error).__name__}: {error} ({place})"
+        click.echo(f"tvm-practice: this is a fault of the course, not yours: {what}", err=True)
         return COULD_NOT_RUN
     return status if isinstance(status, int) else NOTHING_WRONG

@@ -96,8 +96,11 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
 
     show.heading(f"{known.id}  {known.title}")
     show.side_by_side(text, answers.reference(known), (YOURS, REFERENCE))
-    with show.waiting("running both ..."):
-        yours, other = (grade(known.id, whose, seed) for whose in (LEARNER, REFERENCE))
+    try:
+        with show.waiting("running both ..."):
+            yours, other = (grade(known.id, whose, seed) for whose in (LEARNER, REFERENCE))
+    except target.UnusableTarget as error:
+        raise Refused(f"{known.id} could not be checked: {error}") from None
     trouble = progress.graded(known.id, yours.state, text)
     if yours.state != progress.RIGHT:
         show.diagnosis(yours.sentence or "It is still to be written.")

@@ -10,7 +10,7 @@ import click
 
 from tvm_practice import commands
 from tvm_practice.commands import COMMANDS, ExerciseId, Refused, where_next
-from tvm_practice.common import progress, show, target
+from tvm_practice.common import progress, show, target, worker
 from tvm_practice.common.exercise import CPU, LESSONS, PHASES, TITLES, Exercise
 from tvm_practice.main import (
     ANSWER_WRONG,
@@ -62,7 +62,18 @@ def check(known: Exercise, seed: int | None = None, solutions: bool = False) -> 
         trials=None,
     )
     session = Session(known.lesson, options, hint=commands.typed("hint"))
-    session.exercise(known.id)
+    try:
+        session.exercise(known.id)
+    except worker.WorkerFailed as error:  # nothing of a damaged lesson can be run
+        kind, _, sentence = str(error).partition(": ")
+        if kind != "BrokenLesson":
+            raise Refused(f"{known.id} could not be checked: {error}") from None
+        if not session.outcomes:
+            show.heading(f"{known.id}  {known.title}", progress.WRONG)
+        show.diagnosis(sentence)
+        return progress.WRONG
+    except (RuntimeError, target.UnusableTarget) as error:
+        raise Refused(f"{known.id} could not be checked: {error}") from None
     state = session.outcomes[-1].state if session.outcomes else progress.RIGHT
     if state == progress.WRONG:
         show.line(f"  (seed {options.seed}: --seed draws the same inputs again)", "dim")

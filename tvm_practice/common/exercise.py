@@ -7,7 +7,6 @@ cost one exercise, not the whole lesson.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import re
@@ -177,20 +176,16 @@ def end_of_section(lines: list[str], first: int) -> int:
     return next((n for n in range(first, len(lines)) if _STARTS.match(lines[n])), len(lines))
 
 
+_CHECK = re.compile(
+    r"""^@check\(\s*(["'])(?P<id>.+?)\1.*?^def (?P<name>\w+)\(""", re.DOTALL | re.MULTILINE
+)
+
+
 def _checked(lesson: str) -> list[tuple[str, str]]:
     """(id, function name) of every exercise that has a check: those a lesson must have."""
     path = PACKAGE / "checks" / f"{lesson}.py"
-    tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-    return [
-        (decorator.args[0].value, node.name)
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-        for decorator in node.decorator_list
-        if isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Name)
-        and decorator.func.id == "check"
-        and isinstance(decorator.args[0], ast.Constant)
-    ]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [(found["id"], found["name"]) for found in _CHECK.finditer(text)]
 
 
 @cache
@@ -348,8 +343,7 @@ def body(exercise_id: str, whose: str = REFERENCE) -> Callable[..., Any]:
         if not callable(getattr(lesson, known.name, None)):
             raise BrokenLesson(
                 f"{lesson_file(known.lesson)} has no function {known.name} any more, which is "
-                f"exercise {exercise_id}. `git checkout -p {lesson_file(known.lesson)}` brings "
-                "back what was deleted."
+                f"exercise {exercise_id}. `tvm-practice reset {exercise_id}` brings its stub back."
             )
         return getattr(lesson, known.name)
     load_lesson(known.lesson)  # references and other answers may use the lesson's declarations
