@@ -76,6 +76,7 @@ def fetch_but(
     y="threadIdx.y",
     x="threadIdx.x",
     exchanged=False,
+    runs=False,
 ):
     """The reference, with one thing changed."""
     if turn:
@@ -84,6 +85,8 @@ def fetch_but(
         piece = sch.fuse(*sch.get_loops(sch.get_sblock(name))[-2:])
         if exchanged:
             _, in_x, in_y, lane = sch.split(piece, [None, threads[1], threads[0], width])
+        elif runs:
+            in_y, in_x, _, lane = sch.split(piece, [*threads, None, width])
         else:
             _, in_y, in_x, lane = sch.split(piece, [None, *threads, width])
         if y:
@@ -141,6 +144,11 @@ def fetch_without_vectors(sch, threads):
 @wrong("attention.2", "x is the inner one")
 def fetch_with_x_outside(sch, threads):
     fetch_but(sch, threads, exchanged=True)
+
+
+@wrong("attention.2", "Each thread copies a run of Q of its own")
+def fetch_in_runs(sch, threads):
+    fetch_but(sch, threads, runs=True)
 
 
 # ---------------------------------------------------------------------------------------- 3 product
@@ -219,6 +227,11 @@ def product_without_a_copy(sch, name, threads, deep):
 @wrong("attention.3", "is made outside of ki")
 def product_copied_too_early(sch, name, threads, deep):
     product_but(sch, name, threads, deep, at="ko")
+
+
+@wrong("attention.3", "4 times the loads")
+def product_copied_for_every_row(sch, name, threads, deep):
+    product_but(sch, name, threads, deep, at="yi")
 
 
 @wrong("attention.3", "a number at a time (")

@@ -554,6 +554,16 @@ def bind_threads_to_the_taps(sch, count):
     sch.bind(k, "threadIdx.x")
 
 
+@wrong("conv1d.6", "one after the other: there are")
+def bind_threads_with_four_results(sch, count):
+    bind_as(sch, [None, 4, count], ("blockIdx.x", None, "threadIdx.x"))
+
+
+@wrong("conv1d.6", "as virtual threads: there are")
+def bind_threads_with_four_virtual_ones(sch, count):
+    bind_as(sch, [None, 4, count], ("blockIdx.x", "vthread.x", "threadIdx.x"))
+
+
 # --------------------------------------------------------------------------- 7 virtual threads
 
 
@@ -607,8 +617,9 @@ def bind_virtual_with_too_many(sch, each, count):
 # ------------------------------------------------------------------------- 8 the memory hierarchy
 
 
-def place_but(sch, count, shared=True, taps=True, local=True, at=0, fetched=True, store=True):
-    """The reference, with one thing changed."""
+def place_but(sch, count, shared=True, taps=True, local=True, at=(0, 0), fetched=True, store=2):
+    """The reference, with one thing changed. at: in which of the loops of T P and W are copied;
+    store: in which one C is, None for none."""
     P, T, C = (sch.get_sblock(name) for name in "PTC")
     around = sch.get_loops(T)
     copies = [P]
@@ -616,14 +627,14 @@ def place_but(sch, count, shared=True, taps=True, local=True, at=0, fetched=True
         sch.set_scope(P, 0, "shared")
     if taps:
         copies.append(sch.cache_read(T, 1, "shared"))
-    for copy in copies:
-        sch.compute_at(copy, around[at])
+    for copy, place in zip(copies, at, strict=False):
+        sch.compute_at(copy, around[place])
         if fetched:
             fetch(sch, copy, count)
     if local:
         sch.set_scope(T, 0, "local")
-    if store:
-        sch.reverse_compute_at(C, around[2])
+    if store is not None:
+        sch.reverse_compute_at(C, around[store])
 
 
 @right("conv1d.8")
@@ -662,9 +673,24 @@ def place_t_in_global_memory(sch, count):
 
 @wrong("conv1d.8", 'no loop of the block "C" is bound')
 def place_without_the_result(sch, count):
-    place_but(sch, count, store=False)
+    place_but(sch, count, store=None)
 
 
 @wrong("conv1d.8", "Every thread fills P by itself")
 def place_without_sharing_out(sch, count):
     place_but(sch, count, fetched=False)
+
+
+@wrong("conv1d.8", "P is written inside of k")
+def place_p_for_every_tap(sch, count):
+    place_but(sch, count, at=(3, 0))
+
+
+@wrong("conv1d.8", "W_shared is written inside of k")
+def place_w_for_every_tap(sch, count):
+    place_but(sch, count, at=(0, 3))
+
+
+@wrong("conv1d.8", "7 times as many stores as results")
+def place_the_result_for_every_tap(sch, count):
+    place_but(sch, count, store=3)

@@ -19,11 +19,33 @@ def blocks_channels_first(sch):
 
 
 @right("depthwise_conv2d.1")
-def blocks_along_z(sch):
+def blocks_with_c_outside(sch):
     b, c, *_ = loops_of(sch)
     sch.reorder(c, b)
+    sch.bind(b, "blockIdx.y")
+    sch.bind(c, "blockIdx.x")
+
+
+@wrong("depthwise_conv2d.1", "b to blockIdx.z and c to blockIdx.y is bound")
+def blocks_along_z(sch):
+    b, c, *_ = loops_of(sch)
     sch.bind(b, "blockIdx.z")
     sch.bind(c, "blockIdx.y")
+
+
+@wrong("depthwise_conv2d.1", "b to blockIdx.x and c to blockIdx.y is bound")
+def blocks_the_other_way(sch):
+    b, c, *_ = loops_of(sch)
+    sch.bind(b, "blockIdx.x")
+    sch.bind(c, "blockIdx.y")
+
+
+@wrong("depthwise_conv2d.1", "a part of them is left to a loop")
+def blocks_of_three_channels(sch):
+    b, c, *_ = loops_of(sch)
+    outer, _ = sch.split(c, [None, 3])
+    sch.bind(b, "blockIdx.y")
+    sch.bind(outer, "blockIdx.x")
 
 
 @wrong("depthwise_conv2d.1", "the loop nest is what it was before")
@@ -113,6 +135,13 @@ def fused_blocks_of_all(sch):
 def fused_blocks_unfused(sch):
     for loop, axis in zip(loops_of(sch), "zyx", strict=False):
         sch.bind(loop, f"blockIdx.{axis}")
+
+
+@wrong("depthwise_conv2d.2", "2 rows for each block one after the other")
+def fused_blocks_of_half_of_h(sch):
+    b, c, h, *_ = loops_of(sch)
+    outer, _ = sch.split(h, [None, 2])
+    sch.bind(sch.fuse(b, c, outer), "blockIdx.x")
 
 
 @wrong("depthwise_conv2d.2", "65,535 at most")

@@ -1122,21 +1122,69 @@ def share_with_other_threads(sch, depth, width):
         sch.vectorize(lane)
 
 
+def share_split(sch, depth, width, split):
+    """The reference, with the places of the piece dealt out by `split(piece, y, x)`, which returns
+    the loops for y, for x and for the lanes."""
+    block = sch.get_sblock("C")
+    *_, ty, tx, k, _, _ = loops(sch)
+    rows, columns = (int(sch.get(loop).extent) for loop in (ty, tx))
+    ko, _ = sch.split(k, [None, depth])
+    for number in (0, 1):
+        copy = sch.cache_read(block, number, "shared")
+        sch.compute_at(copy, ko)
+        y, x, lane = split(sch.fuse(*sch.get_loops(copy)[-2:]), rows, columns)
+        sch.bind(y, "threadIdx.y")
+        sch.bind(x, "threadIdx.x")
+        sch.vectorize(lane)
+
+
+@wrong("2.7", "In the loops that copy A, threadIdx.x stands outside of threadIdx.y")
+def share_with_x_outside(sch, depth, width):
+    def split(piece, rows, columns):
+        _, x, y, lane = sch.split(piece, [None, columns, rows, width])
+        return y, x, lane
+
+    share_split(sch, depth, width, split)
+
+
+@wrong("2.7", "Each thread copies a run of A of its own")
+def share_in_runs(sch, depth, width):
+    def split(piece, rows, columns):
+        y, x, _, lane = sch.split(piece, [rows, columns, None, width])
+        return y, x, lane
+
+    share_split(sch, depth, width, split)
+
+
 # ---------------------------------------------------------------------------------- 2.8 thread_tile
 
 
-def thread_tile_but(sch, numbers=(0, 1), at="ki", unroll=True, zero_at="ko", stores=True):
-    """The reference, with one thing changed."""
+def thread_tile_but(
+    sch,
+    numbers=(0, 1),
+    at="ki",
+    zero_at="ko",
+    stores=True,
+    rolled=(),
+    vectorized=True,
+):
+    """The reference, with one thing changed. rolled: which loops are left as they are, of ki, a,
+    b, yi, xi."""
     block = sch.get_sblock("C")
     *_, ko, ki, yi, xi = loops(sch)
-    unrolled = [ki, yi, xi]
+    unrolled = {"ki": [ki], "yi": [yi], "xi": [xi]}
     for number in numbers:
         read = sch.cache_read(block, number, "local")
-        if at == "ki":  # ko is where cache_read leaves it
-            sch.compute_at(read, ki)
-        unrolled += sch.get_loops(read)[-2:]
-    for loop in unrolled if unroll else ():
-        sch.unroll(loop)
+        if at != "ko":  # ko is where cache_read leaves it
+            sch.compute_at(read, {"ki": ki, "xi": xi}[at], preserve_unit_loops=True)
+        *_, row, column = sch.get_loops(read)
+        unrolled["ab"[number]] = [row, column]
+        if number == 1 and vectorized:
+            unrolled["b"] = [row]
+            sch.vectorize(column)
+    for name, some in unrolled.items():
+        for loop in some if name not in rolled else ():
+            sch.unroll(loop)
     if stores:
         sch.unroll(loops(sch, "C_local")[-2])
         sch.vectorize(loops(sch, "C_local")[-1])
@@ -1150,19 +1198,43 @@ def thread_tile_reads_b_first(sch):
 
 
 @right("2.8")
-def thread_tile_with_ki_as_a_loop(sch):
-    # The compiler unrolls it; registers need constant indices only for yi and xi.
+def thread_tile_with_a_copied_row_by_row(sch):
+    # Inside of yi a row's one element of A is loaded: as many loads, and the same code, unrolled.
     block = sch.get_sblock("C")
     *_, ko, ki, yi, xi = loops(sch)
-    for number in (0, 1):
-        read = sch.cache_read(block, number, "local")
-        sch.compute_at(read, ki)
-        for loop in sch.get_loops(read)[-2:]:
-            sch.unroll(loop)
-    for loop in (yi, xi, loops(sch, "C_local")[-2]):
+    a, b = (sch.cache_read(block, number, "local") for number in (0, 1))
+    sch.compute_at(b, ki)
+    sch.compute_at(a, yi)
+    sch.vectorize(loops(sch, "B_shared_local")[-1])
+    for loop in (ki, yi, xi, loops(sch, "C_local")[-2]):
         sch.unroll(loop)
     sch.vectorize(loops(sch, "C_local")[-1])
     sch.decompose_reduction(block, ko)
+
+
+@wrong("2.8", "each k costs a count, a test and a jump of its own")
+def thread_tile_with_ki_as_a_loop(sch):
+    thread_tile_but(sch, rolled=("ki",))
+
+
+@wrong("2.8", "which fills the registers for A_shared, is serial")
+def thread_tile_with_a_counted(sch):
+    thread_tile_but(sch, rolled=("a",))
+
+
+@wrong("2.8", "2 neighbours are loaded by 2 instructions")
+def thread_tile_with_b_one_by_one(sch):
+    thread_tile_but(sch, vectorized=False)
+
+
+@wrong("2.8", "3 things are left")
+def thread_tile_with_copies_as_they_come(sch):
+    thread_tile_but(sch, rolled=("ki", "a", "b"), vectorized=False)
+
+
+@wrong("2.8", "of which only 6 are different")
+def thread_tile_copied_for_every_element(sch):
+    thread_tile_but(sch, at="xi")
 
 
 @wrong("2.8", "neighbours leave the registers one at a time")
@@ -1182,7 +1254,7 @@ def thread_tile_with_whole_pieces(sch):
 
 @wrong("2.8", "Registers have no addresses")
 def thread_tile_rolled(sch):
-    thread_tile_but(sch, unroll=False)
+    thread_tile_but(sch, rolled=("ki", "a", "yi", "xi"))
 
 
 @wrong("2.8", "for every k the sum would start again from 0")
@@ -1258,6 +1330,27 @@ def pipeline_with_a_place_twice(sch):
     pipeline_as(sch, [0, 0, 0, 0, 1], [0, 3, 0, 3, 2])
 
 
-@wrong("2.9", "expected 0 for the four that fetch")
+@right("2.9")
 def pipeline_with_the_store_a_round_later(sch):
+    # The registers are emptied first, then filled again while the piece before is multiplied.
+    pipeline_as(sch, [0, 1, 0, 1, 1], [2, 0, 3, 1, 4])
+
+
+@right("2.9")
+def pipeline_of_three_stages(sch):
+    pipeline_as(sch, [0, 1, 0, 1, 2], [0, 3, 1, 4, 2])
+
+
+@wrong("2.9", "a piece is multiplied in the round that loads it")
+def pipeline_with_the_multiplication_in_the_first_stage(sch):
+    pipeline_as(sch, [1, 1, 0, 0, 1], [0, 1, 2, 3, 4])
+
+
+@wrong("2.9", "With the stages [1, 0, 1, 0, 0]")
+def pipeline_with_the_stages_turned_round(sch):
+    pipeline_as(sch, [1, 0, 1, 0, 0], [0, 3, 1, 4, 2])
+
+
+@wrong("2.9", "or multiplied before it is stored")
+def pipeline_with_the_store_after_its_multiplication(sch):
     pipeline_as(sch, [0, 1, 0, 1, 1], [0, 3, 1, 4, 2])

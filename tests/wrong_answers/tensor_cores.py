@@ -268,6 +268,7 @@ def share_but(
     align=(0, 32, 8),
     fetch=True,
     exchanged=False,
+    runs=False,
 ):
     """The reference, with one thing changed."""
     loops = sch.get_loops(sch.get_sblock("C_o"))
@@ -281,6 +282,8 @@ def share_but(
         piece = sch.fuse(*sch.get_loops(copy)[-2:])
         if exchanged:
             _, in_x, in_y, lane = sch.split(piece, [None, threads, warps, width])
+        elif runs:
+            in_y, in_x, _, lane = sch.split(piece, [warps, threads, None, width])
         else:
             _, in_y, in_x, lane = sch.split(piece, [None, warps, threads, width])
         if y:
@@ -357,6 +360,11 @@ def share_with_vectors_as_for_float32(sch):
 @wrong("tensor_cores.3", "threadIdx.x stands outside of threadIdx.y")
 def share_with_x_outside(sch):
     share_but(sch, exchanged=True)
+
+
+@wrong("tensor_cores.3", "Each thread copies a run of B of its own")
+def share_in_runs(sch):
+    share_but(sch, runs=True)
 
 
 @wrong("tensor_cores.3", "begin in the same bank of shared memory")

@@ -26,6 +26,7 @@ from tvm_practice.common import exercise, worker
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.loop_nest import LoopNest
 from tvm_practice.common.refusal import in_plain_words
+from tvm_practice.common.target import UnusableTarget
 from tvm_practice.common.verify import Wrong
 
 SECONDS = 60.0
@@ -129,7 +130,8 @@ def grade(
     """Run the check of an exercise on somebody's body, in a process of its own.
 
     whose: "learner", "reference" or "FILE.py:function". Raises WorkerFailed if it is the reference
-    that cannot run, because its lesson is broken.
+    that cannot run, because its lesson is broken, and UnusableTarget if this machine cannot run the
+    check, whatever the answer is.
     """
     arguments = (exercise_id, whose, seed, seconds)
     with worker.Worker(_grade_in_worker, *arguments, limit_memory=True) as process:
@@ -137,11 +139,16 @@ def grade(
             outcome = process.answer(seconds)
         except worker.WorkerFailed as error:
             failure = error.failure
+            if failure.sentence.startswith(_UNUSABLE):
+                raise UnusableTarget(failure.sentence.removeprefix(_UNUSABLE)) from None
             if whose == REFERENCE and failure.sentence.startswith("BrokenLesson"):
                 raise
             sentence = _about_process(exercise_id, whose, failure)
             outcome = Outcome(exercise_id, whose, WRONG, sentence)
         return replace(outcome, printed=_by_the_body(process.printed()))
+
+
+_UNUSABLE = f"{UnusableTarget.__name__}: "  # as a worker tells an exception
 
 
 def _grade_in_worker(

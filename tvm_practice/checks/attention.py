@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks.on_gpu import X, Y
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import simulated
-from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.loop_nest import loop_nest
+from tvm_practice.common.loop_nest import Loop
 from tvm_practice.common.target import build
 from tvm_practice.common.verify import Wrong
 
@@ -26,13 +25,7 @@ CASES = (
     ((2, 96, 32, 32, 16), (8, 8)),
     ((1, 64, 32, 16, 32), (4, 8)),
 )
-Y, X, SERIAL, VECTORIZED, UNROLLED = (
-    "threadIdx.y",
-    "threadIdx.x",
-    "serial",
-    "vectorized",
-    "unrolled",
-)
+SERIAL, VECTORIZED, UNROLLED = "serial", "vectorized", "unrolled"
 KINDS = {0: SERIAL, 1: "parallel", 2: VECTORIZED, 3: UNROLLED}
 
 
@@ -41,19 +34,7 @@ def climbed(exercise_id: str, body: Callable, trial: Trial, case):
     size, threads = case
     sch = lesson.attention(*size)
     lesson.begin(sch, threads)
-    for known in lesson.STEPS:
-        if known == exercise_id:
-            break
-        lesson.climb(sch, known, body_of(known), threads)
-    before = loop_nest(sch.mod)
-    lesson.climb(sch, exercise_id, lambda *given: trial.call(body, *given), threads)
-    after = loop_nest(sch.mod)
-    trial.show(after, before)
-    if after.lines == before.lines:
-        raise Wrong(
-            f"{body.__name__} ran, but the loop nest is what it was before. Each primitive "
-            "changes sch itself; was any called?"
-        )
+    on_gpu.climbed(lesson, sch, exercise_id, body, trial, threads)
     return sch
 
 
@@ -71,35 +52,17 @@ def attention_reference(
     return weights @ v, magnitude
 
 
-def assert_attends(sch, trial: Trial, case, done: str) -> None:
+def assert_attends(sch, trial: Trial, case, done: str) -> Simulated:
     """Take the steps after `done` with references; the kernel computes attention."""
     (heads, length, d, _, _), threads = case
-    steps = list(lesson.STEPS)
-    for known in steps[steps.index(done) + 1 :]:
-        try:
-            lesson.climb(sch, known, body_of(known), threads)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise Wrong(
-                f"The next step cannot be taken from here: in {known} ({lesson.STEPS[known]}), "
-                f"TVM says: {reason}"
-            ) from None
+    on_gpu.finish(lesson, sch, done, threads)
     shape = (heads, length, d)
     q, k, v = (verify.random_array(trial.rng, *shape) for _ in range(3))
     q *= 3  # scores far apart: the highest changes, and what is left out of a row shows
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(
-            f"TVM allows each primitive, but cannot make a kernel of them: {reason}"
-        ) from None
+    function = on_gpu.compiled(sch)
     got = verify.run(function, (q, k, v), shape)
     verify.assert_close(got, *attention_reference(q, k, v), length + d, "O")
+    return function
 
 
 def own_loops(sch, name: str) -> list[tuple[str, int, str]]:
@@ -233,8 +196,11 @@ def fetch(body: Callable, trial: Trial) -> None:
     for case in CASES:
         (_, _, d, _, columns), threads = case
         sch = climbed("attention.2", body, trial, case)
+        copies = {}
         for name in ("Q_load", "K_load", "V_load"):
-            _assert_fetched(own_loops(sch, name), name, threads)
+            loops = own_loops(sch, name)
+            _assert_fetched(loops, name, threads)
+            copies[name[0]] = [Loop(*loop) for loop in loops]
         shape = tuple(int(n) for n in sch.get(sch.get_sblock("K_load")).writes[0].source.shape)
         if shape != (d, columns):
             raise Wrong(
@@ -242,7 +208,8 @@ def fetch(body: Callable, trial: Trial) -> None:
                 "it is, neighbouring threads read a column, and its elements lie in the same bank. "
                 "transform_layout turns it round."
             )
-        assert_attends(sch, trial, case, "attention.2")
+        function = assert_attends(sch, trial, case, "attention.2")
+        on_gpu.assert_side_by_side(sch, function, copies)
 
 
 def _assert_fetched(loops, name: str, threads: tuple[int, int]) -> None:
@@ -350,6 +317,13 @@ def _assert_factor(sch, name: str, factor: str) -> None:
         raise Wrong(
             f"The copy of {factor} is made outside of ki: it takes all k of a step "
             "at once. compute_at(copy, ki)."
+        )
+    if inside := [loop for loop in around[-2:] if loop in [name for name, _, _ in loops]]:
+        rows = own_loops(sch, f"{name}_update")[-2][1]
+        raise Wrong(
+            f"The copy of {factor} is made inside of {inside[-1]}, anew for each of a thread's "
+            f"{rows} rows, which all need the same numbers: {rows} times the loads. "
+            "compute_at(copy, ki)."
         )
     if loops[-1][2] != VECTORIZED:
         raise Wrong(

@@ -7,10 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -512,29 +510,16 @@ ON_GPU = (((45, 7), 2, 8), ((100, 16), 3, 32))
 
 
 def assert_convolves_on_gpu(sch, trial: Trial, M: int, N: int) -> None:
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(f"TVM cannot make a kernel of this schedule: {reason}") from None
+    function = on_gpu.compiled(sch)
     d, w = verify.random_array(trial.rng, M), verify.random_array(trial.rng, N)
     got = verify.run(function, (d, w), (M + N - 1,))
     want = np.convolve(d.astype("float64"), w)
     verify.assert_close(got, want, np.convolve(abs(d.astype("float64")), abs(w)), N, "C")
 
 
-def _bound(block: Block) -> dict[str, int]:
-    """By axis, the place of the loop of a block that is bound to it."""
-    return {loop.kind: n for n, loop in enumerate(block.loops) if "Idx." in loop.kind}
-
-
 def _assert_counts(block: Block, count: int) -> None:
     """The block's threads are `count` neighbours."""
-    bound = _bound(block)
+    bound = on_gpu.bound(block)
     if missing := [axis for axis in ("blockIdx.x", "threadIdx.x") if axis not in bound]:
         raise Wrong(
             f"The loops are now {block.order()}; nothing is bound to {' and '.join(missing)}."
@@ -572,18 +557,29 @@ def bind_threads(body: Callable, trial: Trial) -> None:
 
     for (M, N), _, count in ON_GPU:
         sch = Schedule(te.create_prim_func(body_of("conv1d.1")(M, N)))
-        before = loop_nest(sch.mod)
-        trial.call(body, sch, count)
-        after = loop_nest(sch.mod)
-        trial.show(after, before)
+        _, after = on_gpu.taken(sch, body, trial, count)
         block = block_of(after, "C", "it is the result.")
-        if not _bound(block):
+        if not on_gpu.bound(block):
             raise Wrong(
                 f"The loops are now {block.order()}, and none is bound: TVM would make a function "
                 "for the CPU of it."
             )
         _assert_counts(block, count)
+        _assert_one_each(block, M + N - 1, count)
         assert_convolves_on_gpu(sch, trial, M, N)
+
+
+def _assert_one_each(block: Block, results: int, count: int) -> None:
+    """No loop but those of blocks and threads runs over results."""
+    for loop, axis in zip(block.loops, block.axes, strict=True):
+        if axis == "S" and "Idx." not in loop.kind and loop.extent != 1:
+            made = block.loops[on_gpu.bound(block)["blockIdx.x"]].extent
+            how = "as virtual threads" if loop.kind.startswith("vthread") else "one after the other"
+            raise Wrong(
+                f"Each thread has {loop.extent} results ({loop.name}), {how}: there are {made} "
+                f"blocks, where a thread for each result makes {-(-results // count)}. Several "
+                "results for a thread are the next step's."
+            )
 
 
 def _virtual(M: int, N: int, each: int, count: int):
@@ -608,10 +604,7 @@ def _virtual(M: int, N: int, each: int, count: int):
 def bind_virtual_threads(body: Callable, trial: Trial) -> None:
     for (M, N), each, count in ON_GPU:
         sch = _virtual(M, N, each, count)
-        before = loop_nest(sch.mod)
-        trial.call(body, sch, each, count)
-        after = loop_nest(sch.mod)
-        trial.show(after, before)
+        _, after = on_gpu.taken(sch, body, trial, each, count)
         block = block_of(after, "T", "the sums are to be one.")
         _assert_counts(block, count)
         virtual = [n for n, loop in enumerate(block.loops) if loop.kind.startswith("vthread")]
@@ -653,10 +646,7 @@ def place(body: Callable, trial: Trial) -> None:
     for (M, N), each, count in ON_GPU:
         sch = _virtual(M, N, each, count)
         body_of("conv1d.7")(sch, each, count)
-        before = loop_nest(sch.mod)
-        trial.call(body, sch, count)
-        after = loop_nest(sch.mod)
-        trial.show(after, before)
+        _, after = on_gpu.taken(sch, body, trial, count)
         samples = block_of(after, "P", "the padded samples are to be one.")
         if samples.scope != "shared":
             raise Wrong(
@@ -674,9 +664,12 @@ def place(body: Callable, trial: Trial) -> None:
                 f"T is in {block.scope or 'global'} memory; a thread's sums belong to registers, "
                 '"local".'
             )
+        result = block_of(after, "C", "it is the result.")
+        _assert_outside_of_taps(result, block, N, f"{N} times as many stores as results")
         for copy in after.blocks:
             if copy.scope != "shared":
                 continue
+            _assert_outside_of_taps(copy, block, N, f"{N} fetches and {N} barriers instead of one")
             if not copy.loops or copy.loops[0].kind != "blockIdx.x":
                 raise Wrong(
                     f"{copy.name} is filled outside of the blocks; compute_at moves it into their "
@@ -685,3 +678,18 @@ def place(body: Callable, trial: Trial) -> None:
             if not any(loop.kind == "threadIdx.x" for loop in copy.loops[1:]):
                 raise Wrong(f"Every thread fills {copy.name} by itself; `fetch` shares it out.")
         assert_convolves_on_gpu(sch, trial, M, N)
+
+
+def _assert_outside_of_taps(copy: Block, block: Block, taps: int, cost: str) -> None:
+    """A block that copies stands outside of the sum's loop over the taps."""
+    common = on_gpu.common_loops(copy, block)
+    if "R" not in block.axes[:common]:
+        return
+    k = block.loops[block.axes.index("R")].name
+    way_out = "compute_at(block, loop) takes the loop of the blocks."
+    if copy.name == "C":
+        way_out = "A result is stored when its sum is finished, in the threads' loop."
+    raise Wrong(
+        f"{'P' if copy.name == 'P' else copy.stores_to} is written inside of {k}, the loop over "
+        f"the taps, anew for each of the {taps}: {cost}. {way_out}"
+    )

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks.on_gpu import bound
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import Simulated, simulated
+from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
+from tvm_practice.common.loop_nest import Block, LoopNest
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("depthwise_conv2d")
@@ -33,15 +33,7 @@ def taken(exercise_id: str, body: Callable, trial: Trial, case) -> tuple[LoopNes
         body_of("depthwise_conv2d.4")(sch, *tile)
     else:
         lesson.inline_padding(sch)
-    before = loop_nest(sch.mod)
-    trial.call(body, sch, *arguments)
-    after = loop_nest(sch.mod)
-    trial.show(after, before)
-    if after.lines == before.lines:
-        raise Wrong(
-            f"{body.__name__} ran, but the loop nest is what it was before. Each primitive changes "
-            "sch itself; was any called?"
-        )
+    _, after = on_gpu.taken(sch, body, trial, *arguments)
     return after, sch
 
 
@@ -63,17 +55,7 @@ def assert_convolves(sch, trial: Trial, case) -> Simulated:
     (B, C, H, W, K), _ = case
     x = verify.random_array(trial.rng, B, C, H, W)
     f = verify.random_array(trial.rng, C, K, K)
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(
-            f"TVM allows each primitive, but cannot make a kernel of them: {reason}"
-        ) from None
+    function = on_gpu.compiled(sch)
     got = verify.run(function, (x, f), x.shape)
     what = f"Y (for {B} x {C} images of {H} x {W})"
     verify.assert_close(got, reference(x, f), reference(abs(x), abs(f)), K * K, what)
@@ -98,11 +80,6 @@ def feeds(block: Block, place: int) -> list[str]:
 def sums(block: Block) -> list[int]:
     """The places of the loops that run over the terms of a sum."""
     return [n for n in range(len(block.loops)) if set(feeds(block, n)) & set(SUMMED)]
-
-
-def bound(block: Block) -> dict[str, int]:
-    """By thread axis, the place of the loop that is bound to it."""
-    return {loop.kind: n for n, loop in enumerate(block.loops) if "Idx." in loop.kind}
 
 
 def told(block: Block) -> str:
@@ -193,8 +170,8 @@ def _assert_tile(block: Block, tile: Tile, shape, call: str) -> None:
 # ----------------------------------------------------------------------------------- 1 2-D blocks
 
 
-def _assert_image_blocks(block: Block) -> None:
-    """b and c are bound to two axes of blocks, and nothing else is bound to any."""
+def _assert_image_blocks(block: Block, shape) -> None:
+    """b is bound to blockIdx.y, c to blockIdx.x, all of each, and nothing else to blocks."""
     places = {axis: n for axis, n in bound(block).items() if axis.startswith("blockIdx")}
     for axis, place in places.items():
         if extra := [one for one in feeds(block, place) if one not in ("b", "c")]:
@@ -213,6 +190,23 @@ def _assert_image_blocks(block: Block) -> None:
                 f"The loops are {told(block)}: {axis} is not bound to blocks, so its iterations "
                 f'run one after the other. Bind it to "{wanted}".'
             )
+    if elsewhere := [
+        f"{axis} to {kind}"
+        for kind, n in places.items()
+        for axis, wanted in (("b", "blockIdx.y"), ("c", "blockIdx.x"))
+        if feeds(block, n) == [axis] and kind != wanted
+    ]:
+        raise Wrong(
+            f"There are blocks for b and c, but {' and '.join(elsewhere)} is bound. The same "
+            "blocks would run; whoever reads the grid, as in 2.6, takes x for what lies closest "
+            "together, and that is c: b to blockIdx.y, c to blockIdx.x."
+        )
+    made, (B, C, *_) = int(np.prod([block.loops[n].extent for n in places.values()])), shape
+    if made != B * C:
+        raise Wrong(
+            f"{made} blocks for {B} x {C} images and channels: a part of them is left to a loop. "
+            f"Bind all of b and all of c, {B * C} blocks."
+        )
 
 
 @check(
@@ -231,7 +225,7 @@ def blocks(body: Callable, trial: Trial) -> None:
         block = result(after)
         _assert_bindings(block)
         _assert_one_thread(block)
-        _assert_image_blocks(block)
+        _assert_image_blocks(block, case[0])
         assert_convolves(sch, trial, case)
 
 
@@ -282,6 +276,12 @@ def fused_blocks(body: Callable, trial: Trial) -> None:
                 "warp with one lane in use, and there were enough for all processors before. b, c "
                 "and h are fused, and w stays a loop."
             )
+        if (made := block.loops[place].extent) != B * C * H:
+            raise Wrong(
+                f"{axis} has {made} blocks; expected B * C * H = {B * C * H}. A part of b, c or h "
+                f"is left to a loop, {B * C * H // made} rows for each block one after the other, "
+                "while processors are idle. Fuse the whole loops."
+            )
         if axis != "blockIdx.x":
             raise Wrong(
                 f"The fused loop is bound to {axis}, of which a GPU takes 65,535 at most; of "
@@ -311,7 +311,7 @@ def threads(body: Callable, trial: Trial) -> None:
         block = result(after)
         _assert_bindings(block)
         _assert_tile(block, tile, shape, f"threads(sch, {tile[0]}, {tile[1]})")
-        _assert_image_blocks(block)
+        _assert_image_blocks(block, shape)
         assert_convolves(sch, trial, case)
 
 
@@ -396,11 +396,7 @@ def _assert_fetched(after: LoopNest, tile: Tile) -> None:
             'The block "P" is gone, inlined into the sum: every thread reads X itself, 49 times '
             "and with a test. P is the block that fetches, if it gets a place."
         )
-    common = 0
-    for one, other in zip(copy.loops, block.loops, strict=False):
-        if one is not other:
-            break
-        common += 1
+    common = on_gpu.common_loops(copy, block)
     if common == 0:
         raise Wrong(
             "P is made outside of the loops of Y, for all images at once. compute_at(P, block) "

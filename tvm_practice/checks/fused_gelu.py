@@ -7,10 +7,8 @@ from math import isclose
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -421,7 +419,7 @@ def predict(body: Callable, trial: Trial) -> None:
 # ---------------------------------------------------------------------------------- 5 on a GPU
 
 
-def on_gpu(M: int, N: int, K: int, threads: tuple[int, int]):
+def ladder_on_gpu(M: int, N: int, K: int, threads: tuple[int, int]):
     """The expression after phase 2's GPU ladder, by references, with G on its own."""
     from tvm import te
     from tvm.s_tir import Schedule
@@ -446,26 +444,19 @@ def on_gpu(M: int, N: int, K: int, threads: tuple[int, int]):
 )
 def fuse_kernels(body: Callable, trial: Trial) -> None:
     M, N, K = 64, 96, 16
-    sch = on_gpu(M, N, K, (8, 8))
-    before = loop_nest(sch.mod)
-    trial.call(body, sch)
-    after = loop_nest(sch.mod)
-    trial.show(after, before)
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"G is not in the kernel: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        if "Cannot allocate global memory" in str(error):
-            raise Wrong(
+    sch = ladder_on_gpu(M, N, K, (8, 8))
+    _, after = on_gpu.taken(sch, body, trial, alike=True)  # two kernels, as is told below
+    function = on_gpu.compiled(
+        sch,
+        "G is not in the kernel",
+        {
+            "Cannot allocate global memory": (
                 "G is in the kernel, but what it reads, C, is still in global memory, a buffer "
                 "that no caller gives. `sch.set_scope(block, 0, ...)` says where a block's result "
                 "lives; or let G be inlined, so that there is no C."
-            ) from None
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(f"TVM cannot make a kernel of this schedule: {reason}") from None
+            )
+        },
+    )
     if len(function.kernels) > 1:
         raise Wrong(
             f"There are {len(function.kernels)} kernels: the first stores C, {M * N * 4:,} bytes "

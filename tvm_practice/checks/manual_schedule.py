@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 from math import prod
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import Simulated, simulated
+from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, Loop, LoopNest, loop_nest
@@ -698,10 +697,11 @@ def _assert_panel_loops(block: Block, copy: Block, after: LoopNest, columns: int
 #
 # These steps are checked by running TVM's CUDA code in the simulator, on any machine.
 
-# (M, N, K), threads, each: none of the extents equal to another, as far as threads allow.
+# (M, N, K), threads, each: none of the extents equal to another, as far as threads allow. A warp
+# is one row of the first block's threads, and in the second a thread fetches several times.
 GPU_CASES = (
     ((48, 64, 24), (8, 32), (1, 1)),
-    ((64, 96, 40), (16, 8), (2, 4)),
+    ((96, 64, 40), (8, 4), (6, 2)),
 )
 DEPTH, WIDTH = 8, 4
 
@@ -720,41 +720,20 @@ def gpu_step(exercise_id: str, body: Callable, trial: Trial, case):
         lesson.fetch_through_registers(sch, WIDTH)
         lesson.spread_rows(sch, DEPTH)
     given = {"2.6": (threads, each), "2.7": (DEPTH, WIDTH)}
-    before = loop_nest(sch.mod)
-    trial.call(body, sch, *given.get(exercise_id, ()))
-    after = loop_nest(sch.mod)
-    trial.show(after, before)
-    if after.lines == before.lines and exercise_id != "2.9":
-        raise Wrong(
-            f"{body.__name__} ran, but the loop nest is what it was before. Each primitive changes "
-            "sch itself; was any called?"
-        )
+    before, after = on_gpu.taken(
+        sch, body, trial, *given.get(exercise_id, ()), alike=exercise_id == "2.9"
+    )
     return before, after, sch
 
 
 def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
     M, N, K = size
     a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(
-            f"TVM allows each primitive, but cannot make a kernel of them: {reason}"
-        ) from None
+    function = on_gpu.compiled(sch)
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
     verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
     return function
-
-
-def _bound(block: Block) -> dict[str, int]:
-    """By thread axis, the place of the loop of a block that is bound to it."""
-    return {loop.kind: n for n, loop in enumerate(block.loops) if "Idx." in loop.kind}
 
 
 @check(
@@ -782,7 +761,7 @@ def bind(body: Callable, trial: Trial) -> None:
 
 def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
     now = f"The loops are now {block.order()}"
-    bound = _bound(block)
+    bound = on_gpu.bound(block)
     if not bound:
         raise Wrong(
             f"{now}, and none is bound: TVM would make a function for the CPU of it, without a "
@@ -883,7 +862,9 @@ def share(body: Callable, trial: Trial) -> None:
         _assert_pieces(block, before, after)
         for name in ("A", "B"):
             _assert_fetched_together(after, name, block, threads)
-        assert_multiplies_on_gpu(sch, trial, size)
+        function = assert_multiplies_on_gpu(sch, trial, size)
+        copies = {name: _copy(after, name).loops[5:] for name in ("A", "B")}
+        on_gpu.assert_side_by_side(sch, function, copies)
 
 
 def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
@@ -923,8 +904,13 @@ def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
             )
 
 
+def _copy(nest: LoopNest, name: str) -> Block | None:
+    """The block that fills the shared copy of A or B."""
+    return next((one for one in nest.blocks if one.stores_to == f"{name}_shared"), None)
+
+
 def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: Tile) -> None:
-    copy = next((one for one in nest.blocks if one.stores_to == f"{name}_shared"), None)
+    copy = _copy(nest, name)
     if copy is None:
         raise Wrong(f"No block fills {name}_shared.")
     around = [loop for loop in copy.loops if loop in block.loops]
@@ -1021,6 +1007,7 @@ def thread_tile(body: Callable, trial: Trial) -> None:
             "takes ko, the loop over pieces."
         )
     reads = [one for one in after.blocks if scopes.get(one.stores_to) == "local"]
+    copies: dict[str, Block] = {}
     for name in ("A_shared", "B_shared"):
         kept = [one for one in reads if one.reads == (name,)]
         if not kept:
@@ -1028,20 +1015,75 @@ def thread_tile(body: Callable, trial: Trial) -> None:
                 f"The product reads {name} itself: 16 elements of C cost 32 loads. A read cache of "
                 'it in "local" loads 4.'
             )
-        if not any(loop in block.loops[5:6] for loop in kept[0].loops):
-            raise Wrong(
-                f"The registers for {name} are filled outside of {block.loops[5].name}: they would "
-                "have to hold the whole piece. compute_at moves them into ki."
-            )
+        copies[name] = kept[0]
+        _assert_in_ki(kept[0], name, block)
     rolled = [loop.name for loop in block.loops[6:] if loop.kind != "unrolled"]
     if rolled:
         raise Wrong(
             f"Loop {rolled[0]} is not unrolled. Registers have no addresses: with an index that is "
             "only known when the program runs, the tile goes to memory instead."
         )
+    left = _left_over(block, copies)
+    if left:
+        raise Wrong(f"{f'{len(left)} things are left. ' if len(left) > 1 else ''}{' '.join(left)}")
     if any("Idx." in loop.kind for loop in block.loops[5:]):
         raise Wrong("A loop inside of ko is bound; only the copies share out their work there.")
     assert_multiplies_on_gpu(sch, trial, case[0])
+
+
+def _assert_in_ki(copy: Block, name: str, block: Block) -> None:
+    """The registers for a shared piece are filled in ki, each number once."""
+    ki = block.loops[5].name
+    common = on_gpu.common_loops(copy, block)
+    if common < 6:
+        raise Wrong(
+            f"The registers for {name} are filled outside of {ki}: they would have to hold the "
+            "whole piece. compute_at moves them into ki."
+        )
+    rows, columns = (int(loop.extent) for loop in block.loops[6:])
+    needed = rows if name == "A_shared" else columns
+    loaded = prod(int(loop.extent) for loop in copy.loops[6:])
+    if loaded > needed:
+        raise Wrong(
+            f"The registers for {name} are filled inside of {block.loops[common - 1].name}: "
+            f"{loaded} numbers are loaded for every k, of which only {needed} are different, so "
+            f"that is {loaded // needed} times the loads. compute_at(copy, ki), which is {ki}."
+        )
+
+
+def _left_over(block: Block, copies: dict[str, Block]) -> list[str]:
+    """What a tile in registers still lacks, a sentence for each: kinds of loops."""
+    left = []
+    ki = block.loops[5]
+    if ki.kind != "unrolled":
+        left.append(
+            f"ki ({ki.name}) is {ki.kind}: each k costs a count, a test and a jump of its own, and "
+            f"the loads of one cannot be put before the sums of another. All {ki.extent} written "
+            "out cost none."
+        )
+    a, b = copies["A_shared"], copies["B_shared"]
+    if rolled := _rolled(a.loops[6:]):
+        left.append(
+            f"Loop {rolled[0].name}, which fills the registers for A_shared, is {rolled[0].kind}: "
+            "it gives them an index that is only known when the program runs. Unroll it."
+        )
+    if rolled := _rolled(b.loops[6:-1]):
+        left.append(
+            f"Loop {rolled[0].name}, which fills the registers for B_shared, is {rolled[0].kind}. "
+            "Unroll it."
+        )
+    lanes = b.loops[-1]
+    if lanes.kind != "vectorized":
+        left.append(
+            f"Loop {lanes.name}, which fills the registers for B_shared, is {lanes.kind}: "
+            f"{lanes.extent} neighbours are loaded by {lanes.extent} instructions, where one would "
+            "do. Vectorize it."
+        )
+    return left
+
+
+def _rolled(loops: tuple[Loop, ...]) -> list[Loop]:
+    return [loop for loop in loops if loop.kind == "serial" and loop.extent != 1]
 
 
 @check(
@@ -1083,20 +1125,40 @@ def pipeline(body: Callable, trial: Trial) -> None:
             f"All stages are {stage[0]}: all blocks work on the same piece, and nothing overlaps. "
             "The multiplication works on the piece before: stage 1."
         )
-    if stage != [0, 0, 0, 0, 1]:
+    for load, store in ((0, 1), (2, 3)):
+        stored, multiplied = ((stage[n], order[n]) for n in (store, MULTIPLY))
+        if stage[load] > stage[store] or stored > multiplied:
+            raise Wrong(
+                f"With the stages {stage} and the order {order} a piece would be stored before it "
+                "is loaded, or multiplied before it is stored. A stage is the round in which a "
+                "block works on a piece; in the same round the order decides."
+            )
+        _assert_overlaps(stage, order, load, store)
+    assert_multiplies_on_gpu(sch, trial, case[0])
+
+
+MULTIPLY = 4
+
+
+def _assert_overlaps(stage: list[int], order: list[int], load: int, store: int) -> None:
+    """A multiplication stands between a load and the store that waits for it: in the same round, or
+    in those that lie between the two."""
+    rounds = stage[store] - stage[load]
+    after_load, before_store = order[load] < order[MULTIPLY], order[MULTIPLY] < order[store]
+    if stage[MULTIPLY] == stage[load]:
         raise Wrong(
-            f"The stages are {stage}; expected 0 for the four that fetch a piece, 1 for the "
-            "multiplication of the piece before."
+            f"The stages are {stage}: a piece is multiplied in the round that loads it, so that "
+            "the multiplication waits for memory. It works on the piece before: stage 1."
         )
-    load_a, store_a, load_b, store_b, multiply = order
-    if not max(load_a, load_b) < multiply:
+    if rounds > 1 or (rounds == 1 and (after_load or before_store)):
+        return
+    if rounds == 1 or not after_load:
         raise Wrong(
             "A load comes after the multiplication: it is under way only when nothing is left to "
             "do meanwhile. Both loads go first."
         )
-    if not multiply < min(store_a, store_b):
+    if not before_store:
         raise Wrong(
             "A store comes before the multiplication. It needs what its load brings, so the "
             "multiplication would wait for memory as before. Both stores go last."
         )
-    assert_multiplies_on_gpu(sch, trial, case[0])

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import Trial, check, on_gpu
 from tvm_practice.common import verify
-from tvm_practice.common.cuda.kernels import NoKernel
-from tvm_practice.common.cuda.simulate import Simulated, simulated
-from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
+from tvm_practice.common.loop_nest import Block, Loop, LoopNest
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("tensor_cores")
@@ -32,52 +30,16 @@ def climbed(exercise_id: str, body: Callable, trial: Trial, case):
     schedule."""
     size, tiling = case
     sch = lesson.matmul(*size)
-    for known in lesson.STEPS:
-        if known == exercise_id:
-            break
-        lesson.climb(sch, known, body_of(known), tiling)
-    taken: list[LoopNest] = []
-
-    def step(*arguments) -> None:
-        taken.append(loop_nest(sch.mod))
-        trial.call(body, *arguments)
-
-    lesson.climb(sch, exercise_id, step, tiling)
-    before, after = taken[0], loop_nest(sch.mod)
-    trial.show(after, before)
-    if after.lines == before.lines:
-        raise Wrong(
-            f"{body.__name__} ran, but the loop nest is what it was before. Each primitive changes "
-            "sch itself; was any called?"
-        )
+    before, after = on_gpu.climbed(lesson, sch, exercise_id, body, trial, tiling)
     return before, after, sch
 
 
 def assert_multiplies(sch, trial: Trial, case, done: str) -> Simulated:
     """Take the steps after `done` with references; the kernel multiplies."""
     (M, N, K), tiling = case
-    steps = list(lesson.STEPS)
-    for known in steps[steps.index(done) + 1 :]:
-        try:
-            lesson.climb(sch, known, body_of(known), tiling)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise Wrong(
-                f"The next steps cannot be taken from here: in {known} ({lesson.STEPS[known]}), "
-                f"TVM says: {reason}"
-            ) from None
+    on_gpu.finish(lesson, sch, done, tiling)
     a, b = (verify.random_array(trial.rng, *s, dtype="float16") for s in ((M, K), (K, N)))
-    try:
-        function = simulated(sch.mod)
-    except NoKernel as error:
-        raise Wrong(f"TVM makes no kernel of this schedule: {error}") from None
-    except Wrong:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Wrong(
-            f"TVM allows each primitive, but cannot make a kernel of them: {reason}"
-        ) from None
+    function = on_gpu.compiled(sch)
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
     # A product of two float16 is exact in float32: only the sums round.
@@ -306,20 +268,9 @@ def _assert_scopes(block: Block, scopes: dict[str, str]) -> None:
             )
 
 
-def _own_loops(nest: LoopNest, copy: Block, block: Block) -> int:
-    """How many of the first loops around a copy are the product's as well."""
-    pairs = zip(copy.loops, block.loops, strict=False)
-    shared = 0
-    for one, other in pairs:
-        if one is not other:
-            break
-        shared += 1
-    return shared
-
-
 def _assert_sums(nest: LoopNest, block: Block) -> None:
     copy = next((one for one in nest.blocks if one.stores_to == "C"), None)
-    shared = _own_loops(nest, copy, block) if copy else 0
+    shared = on_gpu.common_loops(copy, block) if copy else 0
     if shared < 3:
         raise Wrong(
             "The sums are stored outside of the loop of the warps, when all blocks are done, and "
@@ -337,7 +288,7 @@ def _assert_load(nest: LoopNest, block: Block, name: str, what: str) -> None:
     copy = next((one for one in nest.blocks if one.stores_to == name), None)
     if copy is None:
         raise Wrong(f"No block loads {name}.")
-    shared = _own_loops(nest, copy, block)
+    shared = on_gpu.common_loops(copy, block)
     ki = block.loops[4].name
     if shared < 4:
         where = f"inside of {copy.loops[shared - 1].name}" if shared else "outside of all loops"
@@ -387,13 +338,17 @@ def share(body: Callable, trial: Trial) -> None:
         _, tiling = case
         _, after, sch = climbed("tensor_cores.3", body, trial, case)
         block = _product(after)
-        for name, (scope, _) in LOADS.items():
-            _assert_fetched(after, block, name, f"{name}_{scope}", tiling)
+        copies = {
+            name: _fetched(after, block, name, f"{name}_{scope}", tiling)
+            for name, (scope, _) in LOADS.items()
+        }
         function = assert_multiplies(sch, trial, case, "tensor_cores.3")
+        on_gpu.assert_side_by_side(sch, function, copies)
         _assert_spread(function, tiling)
 
 
-def _assert_fetched(nest: LoopNest, block: Block, name: str, fragment: str, tiling) -> None:
+def _fetched(nest: LoopNest, block: Block, name: str, fragment: str, tiling) -> tuple[Loop, ...]:
+    """The loops that fetch a piece of A or B, shared out among all threads."""
     load = next((one for one in nest.blocks if one.stores_to == fragment), None)
     if load is None:
         raise Wrong(f"The block that loads {fragment} is gone.")
@@ -409,7 +364,7 @@ def _assert_fetched(nest: LoopNest, block: Block, name: str, fragment: str, tili
     copy = next((one for one in nest.blocks if one.stores_to == source), None)
     if copy is None:
         raise Wrong(f"No block fills {source}.")
-    place = _own_loops(nest, copy, block)
+    place = on_gpu.common_loops(copy, block)
     if place != 4:
         inside = "outside of all loops" if not place else f"inside of {copy.loops[place - 1].name}"
         raise Wrong(
@@ -455,6 +410,7 @@ def _assert_fetched(nest: LoopNest, block: Block, name: str, fragment: str, tili
             f"In the loops that fill {source}, threadIdx.x stands outside of threadIdx.y. The 32 "
             "threads of a warp then read places far apart; neighbours belong together."
         )
+    return own
 
 
 def _assert_spread(function: Simulated, tiling) -> None:
