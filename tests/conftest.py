@@ -11,6 +11,7 @@ import pytest
 SLOW_FILES = {
     "test_answers.py": "every wrong answer gets its diagnosis",
     "test_bench.py": "the bench, through its command",
+    "test_command_line.py": "phases and labs through their commands",
     "test_cost_model.py": "searches over a whole space of schedules",
     "test_cuda_device.py": "what a GPU would run, in the simulator",
     "test_doctor.py": "every finding of the doctor, on a machine broken for it",
@@ -27,6 +28,7 @@ SLOW_FILES = {
     "test_old_names.py": "every line of the table of old names, executed",
     "test_report.py": "the page of a run",
     "test_report_page.py": "the page in a browser",
+    "test_search.py": "tuning runs, interrupted and gone on with",
     "test_whole_course.py": "a learner from the first to the last exercise",
 }
 

@@ -59,6 +59,26 @@ def test_a_bank_delivers_one_word_after_the_other(step, width, rounds) -> None:
     assert one.ways == pytest.approx(rounds)
 
 
+@pytest.mark.parametrize(
+    ("lanes", "width", "rounds"),
+    [
+        # The first lane of each quarter reads bank 0: each is served in its own turn.
+        ((0, 8, 16, 24), 16, 1),
+        # Two of the first quarter read bank 0, and one of the third: two rounds, and one.
+        ((0, 1, 16), 16, 1.5),
+        # The halves of a warp, for 8 bytes: two of the first, two of the second.
+        ((0, 15, 16, 31), 8, 2),
+        ((0, 16), 8, 1),
+        # No quarters for 4 bytes.
+        ((0, 8, 16, 24), 4, 4),
+    ],
+)
+def test_lanes_that_stay_away_do_not_move_the_others_up(lanes, width, rounds) -> None:
+    request = traced([512 * n for n in range(len(lanes))], SHARED, width)
+    request.accesses["thread"] = lanes
+    assert only(patterns(request)).ways == pytest.approx(rounds)
+
+
 def test_each_warp_sends_a_request_of_its_own() -> None:
     one = only(patterns(traced([4 * lane for lane in range(2 * WARP)])))
     assert (one.requests, one.sectors) == (2, 8)

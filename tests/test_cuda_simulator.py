@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.cuda_kernels import beyond_the_stack, compile_for_ever, library_of, written
 from tests.wrong_answers import answers_of
 from tvm_practice.common import exercise, verify
 from tvm_practice.common.cuda.kernels import NoKernel, kernels
@@ -17,7 +21,7 @@ from tvm_practice.common.cuda.simulate import DESCENDING, Finding, Simulated, si
 from tvm_practice.common.exercise import GPU, REFERENCE, catalogue
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.verify import Wrong
-from tvm_practice.common.worker import call
+from tvm_practice.common.worker import Worker, WorkerFailed, call
 from tvm_practice.experiments import manual_schedule
 
 pytestmark = pytest.mark.skipif(
@@ -138,6 +142,211 @@ def test_a_vector_at_an_odd_address_is_misaligned(lesson) -> None:
     assert found.kind == "misaligned"
 
 
+# ------------------------------------------------------------------- kernels that no schedule makes
+
+LOWER_HALF = "if (((int)threadIdx.x) < 16)"
+# By name: the body of a kernel of 32 threads, unless LAUNCHES says more, with arrays A and B of 64.
+BODIES = {
+    "a shuffle in a branch": f"{LOWER_HALF} B_ptr[t] = __shfl_down_sync(~0u, A_ptr[t], 8, 32);",
+    "a shuffle after a return": """\
+  if (((int)threadIdx.x) >= 16) return;
+  B_ptr[t] = __shfl_xor_sync(0xffffffff, A_ptr[t], 16, 32);""",
+    "a shuffle in both branches": f"""\
+  {LOWER_HALF} B_ptr[t] = __shfl_xor_sync(~0u, A_ptr[t], 16, 32);
+  else B_ptr[t] = __shfl_xor_sync(~0u, -A_ptr[t], 16, 32);""",
+    "a shuffle and a barrier": f"""\
+  {LOWER_HALF} B_ptr[t] = __shfl_xor_sync(~0u, A_ptr[t], 1, 32);
+  else __syncthreads();""",
+    "a shuffle outside of its mask": "B_ptr[t] = __shfl_xor_sync(0xffff, A_ptr[t], 1, 32);",
+    "a barrier of the warp in both branches": f"{LOWER_HALF} __syncwarp(); else __syncwarp();",
+    "a barrier in both branches": f"""\
+  {LOWER_HALF}
+    __syncthreads();
+  else
+    __syncthreads();""",
+    "memory through a shuffle": """\
+  __shared__ float S_ptr[32];
+  S_ptr[t] = A_ptr[t];
+  B_ptr[t] = __shfl_xor_sync(~0u, A_ptr[t], 1, 32);
+  B_ptr[t] += S_ptr[31 - t];""",
+    "memory through half a warp": """\
+  __shared__ float S_ptr[32];
+  S_ptr[t] = A_ptr[t];
+  if (((int)threadIdx.x) < 16) __syncwarp(0xffff); else __syncwarp(0xffff0000);
+  B_ptr[t] = S_ptr[31 - t];""",
+    "blocks that read of each other": """\
+  if (((int)blockIdx.x) == 0) B_ptr[t] = A_ptr[t];
+  else B_ptr[32 + t] = B_ptr[t];""",
+    "blocks that read of each other, the other way": """\
+  if (((int)blockIdx.x) == 1) B_ptr[t] = A_ptr[t];
+  else B_ptr[32 + t] = B_ptr[t];""",
+    "blocks that write the same": "B_ptr[t] = A_ptr[t];",
+    "all write one": "B_ptr[0] = A_ptr[t];",
+    # Right ones.
+    "halves with masks of their own": """\
+  unsigned mask = ((int)threadIdx.x) < 16 ? 0xffff : 0xffff0000;
+  if (((int)threadIdx.x) < 16) B_ptr[t] = __shfl_xor_sync(mask, A_ptr[t], 1, 32);
+  else B_ptr[t] = __shfl_xor_sync(mask, -A_ptr[t], 1, 32);""",
+    "halves that wait for themselves": """\
+  __shared__ float S_ptr[32];
+  S_ptr[t] = A_ptr[t];
+  if (((int)threadIdx.x) < 16) __syncwarp(0xffff); else __syncwarp(0xffff0000);
+  B_ptr[t] = S_ptr[t ^ 15];""",
+    "those who are there": f"""\
+  B_ptr[t] = 0;
+  {LOWER_HALF} B_ptr[t] = __shfl_up_sync(__activemask(), A_ptr[t], 2, 32);""",
+    "what a lane that is away gives": f"""\
+  B_ptr[t] = 0;
+  {LOWER_HALF} B_ptr[t] = __shfl_down_sync(__activemask(), A_ptr[t], 2, 32);""",
+    "doubles": """\
+  __shared__ double S_ptr[32];
+  S_ptr[t] = A_ptr[t];
+  __syncthreads();
+  B_ptr[t] = (float)S_ptr[31 - t];""",
+    "a quarter MiB of its own": """\
+  float many[65536];
+  for (int i = 0; i < 65536; ++i) many[i] = A_ptr[t] + (float)(i % 7);
+  __syncthreads();
+  B_ptr[t] = many[((int)A_ptr[t]) + 60000];""",
+}
+LAUNCHES = {
+    **dict.fromkeys([name for name in BODIES if name.startswith("blocks")], ((2, 1, 1), 32)),
+    "all write one": ((1, 1, 1), 64),
+    "a quarter MiB of its own": ((1, 1, 1), 64),
+}
+
+
+@pytest.fixture(scope="module")
+def bodies() -> Simulated:
+    launches = [LAUNCHES.get(name, ((1, 1, 1), 32)) for name in BODIES]
+    return library_of(
+        *(
+            written(body, grid, (threads, 1, 1), number)
+            for number, (body, (grid, threads)) in enumerate(
+                zip(BODIES.values(), launches, strict=True)
+            )
+        )
+    )
+
+
+def of_body(bodies: Simulated, name: str, order: int = 0) -> tuple[Finding | None, np.ndarray]:
+    a, b = np.arange(64, dtype="f4"), np.full(64, np.nan, "f4")
+    return bodies.run([a, b], order, only=list(BODIES).index(name)), b
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("a shuffle in a branch", "16 others have returned"),
+        ("a shuffle after a return", "16 others have returned"),
+        ("a shuffle in both branches", "16 others are at another place (line 4 "),
+        ("a shuffle and a barrier", "16 others wait at a barrier of the block (line 4 "),
+    ],
+)
+def test_a_shuffle_to_which_not_all_come_is_found(bodies, name: str, where: str) -> None:
+    found, _ = of_body(bodies, name)
+    assert found is not None
+    assert found.sentence.startswith(
+        "In block 0, 16 threads of a warp wait for each other at a shuffle (line "
+    )
+    assert where in found.sentence
+    assert "All threads that its mask names must come to the same place" in found.sentence
+
+
+def test_a_shuffle_by_lanes_outside_of_its_mask_is_found(bodies) -> None:
+    found, _ = of_body(bodies, "a shuffle outside of its mask")
+    assert found is not None
+    assert "16 of them are not in the mask" in found.sentence
+
+
+def test_a_barrier_of_the_warp_at_which_its_threads_part_is_found(bodies) -> None:
+    found, _ = of_body(bodies, "a barrier of the warp in both branches")
+    assert found is not None
+    assert "at a barrier of the warp" in found.sentence
+    assert "16 others are at another place" in found.sentence
+
+
+def test_halves_of_a_block_at_two_barriers_are_found(bodies) -> None:
+    found, _ = of_body(bodies, "a barrier in both branches")
+    assert found is not None
+    assert re.match(
+        r"In block 0, 16 threads wait at one barrier \(line 6 of .*\) and 16 at another \(line 4 ",
+        found.sentence,
+    ), found.sentence
+    assert "must come to the same barrier" in found.sentence
+
+
+@pytest.mark.parametrize("name", ["memory through a shuffle", "memory through half a warp"])
+def test_only_a_barrier_of_the_warp_orders_its_memory(bodies, name: str) -> None:
+    found, _ = of_body(bodies, name)
+    assert found is not None
+    assert found.kind == "read after write"
+    assert "Before Volta a warp ran in step" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("halves with masks of their own", [(lane ^ 1) * (1, -1)[lane > 15] for lane in range(32)]),
+        ("halves that wait for themselves", [lane ^ 15 for lane in range(32)]),
+        ("those who are there", [max(lane - 2, lane % 2 if lane < 2 else 0) for lane in range(16)]),
+        ("what a lane that is away gives", [*range(2, 16), np.nan, np.nan]),
+        ("doubles", [31 - lane for lane in range(32)]),
+        ("a quarter MiB of its own", [lane + (lane + 60000) % 7 for lane in range(64)]),
+    ],
+)
+def test_what_cuda_allows_passes_with_its_result(bodies, name: str, expected: list[float]) -> None:
+    for order in (0, DESCENDING, 3):
+        found, got = of_body(bodies, name, order)
+        assert found is None, found
+        np.testing.assert_array_equal(got[: len(expected)], np.array(expected, "f4"))
+
+
+@pytest.mark.parametrize("name", [name for name in BODIES if name.startswith("blocks")])
+def test_a_race_between_blocks_is_not_for_a_barrier_to_mend(bodies, name: str) -> None:
+    found, _ = of_body(bodies, name)
+    assert found is not None
+    assert "of block 0" in found.sentence
+    assert "blocks run in any order, and none can wait for another" in found.sentence
+    assert "barrier" not in found.sentence
+    way_out = "one thread's to write" if name.endswith("same") else "a kernel of its own"
+    assert way_out in found.sentence
+
+
+def test_a_seed_gives_the_same_order_again_and_others_another(bodies) -> None:
+    once = [of_body(bodies, "all write one", seed)[0] for seed in range(2, 10)]
+    again = [of_body(bodies, "all write one", seed)[0] for seed in reversed(range(2, 10))]
+    assert once == again[::-1]
+    assert len({found.sentence for found in once}) > 1
+
+
+def test_a_thread_cannot_write_into_the_stack_of_another() -> None:
+    with pytest.raises(WorkerFailed, match="SIGSEGV"):
+        call(beyond_the_stack)
+
+
+# ------------------------------------------------------------------- what is left on the disk
+
+
+@pytest.mark.parametrize("how", ["a time limit", "Ctrl-C"])
+def test_a_worker_that_is_stopped_while_it_compiles_leaves_nothing(
+    tmp_path, monkeypatch, how: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = WorkerFailed if how == "a time limit" else KeyboardInterrupt
+    with pytest.raises(ended), Worker(compile_for_ever) as worker:
+        until = time.monotonic() + 60
+        while not {"tvm-practice-cuda-", "cc"} <= {
+            re.match("tvm-practice-cuda-|cc|", path.name)[0] for path in tmp_path.rglob("*")
+        }:
+            assert time.monotonic() < until, sorted(tmp_path.rglob("*"))
+            time.sleep(0.002)
+        if how == "Ctrl-C":
+            raise KeyboardInterrupt
+        worker.answer(0)
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------------------------------- launches
 
 
@@ -224,3 +433,82 @@ def test_too_many_threads_for_a_block_are_refused(lesson) -> None:
     exercise.body("2.6", REFERENCE)(sch, (64, 64), (1, 1))
     with pytest.raises(Wrong, match="4096 threads: a GPU launches 1024 at most"):
         simulated(sch.mod)
+
+
+@pytest.mark.parametrize(
+    ("axis", "extent", "most"),
+    [("blockIdx.y", 70_000, "65,535"), ("blockIdx.z", 65_536, "65,535"), ("threadIdx.z", 65, "64")],
+)
+def test_no_axis_is_longer_than_a_gpu_launches(lesson, axis: str, extent: int, most: str) -> None:
+    sch = lesson.vector_add(extent)
+    sch.bind(sch.get_loops(sch.get_sblock("C"))[0], axis)
+    for make in (simulated, lambda function: kernels(function)):
+        with pytest.raises(Wrong, match=rf"{extent:,} along {axis}: a GPU launches {most} at most"):
+            make(sch.mod)
+
+
+def test_the_longest_axis_that_a_gpu_launches_is_accepted(lesson) -> None:
+    sch = lesson.vector_add(65_535)
+    sch.bind(sch.get_loops(sch.get_sblock("C"))[0], "blockIdx.y")
+    assert kernels(sch.mod)[0].grid == (1, 65_535, 1)
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_a_thread_loads_16_bytes_at_once_at_most(lesson, lanes: int) -> None:
+    sch = lesson.vector_add(64 * lanes)
+    (i,) = sch.get_loops(sch.get_sblock("C"))
+    blocks, threads, vector = sch.split(i, [None, 32, lanes])
+    sch.bind(blocks, "blockIdx.x")
+    sch.bind(threads, "threadIdx.x")
+    sch.vectorize(vector)
+    told = rf"Loop i_2 is vectorized over {lanes} numbers of 4 bytes\. .*split the loop by 4 and"
+    with pytest.raises(Wrong, match=told):
+        kernels(sch.mod)
+
+
+def copied_by_each_thread(lesson, K: int):
+    """The product with a copy of a row of A, K elements, among each thread's own."""
+    sch = lesson.matmul(8, 32, K)
+    block = sch.get_sblock("C")
+    i, j, _ = sch.get_loops(block)
+    copy = sch.cache_read(block, 0, "local")
+    sch.compute_at(copy, j)
+    sch.bind(i, "blockIdx.x")
+    sch.bind(j, "threadIdx.x")
+    return sch
+
+
+def test_a_thread_may_have_a_quarter_mib_of_its_own_and_no_more_than_half(lesson) -> None:
+    library = simulated(copied_by_each_thread(lesson, 1 << 16).mod)
+    assert library.kernels[0].local_bytes == 1 << 18
+    rng = np.random.default_rng(0)
+    a, b = verify.random_array(rng, 8, 1 << 16), verify.random_array(rng, 1 << 16, 32)
+    out = np.full((8, 32), np.nan, "f4")
+    assert library.run([a, b, out], blocks=[5]) is None
+    want, magnitude = verify.matmul_reference(a, b)
+    verify.assert_close(out[5], want[5], magnitude[5], 1 << 16, "C")
+    with pytest.raises(Wrong, match="of a thread take 524,292 bytes; a GPU gives it 524,288"):
+        simulated(copied_by_each_thread(lesson, (1 << 17) + 1).mod)
+
+
+def test_what_lies_between_two_kernels_may_be_integers() -> None:
+    from tvm import te
+    from tvm.s_tir import Schedule
+
+    A = te.placeholder((64,), name="A")
+    positive = te.compute((64,), lambda i: (A[i] > 0).astype("int32"), name="positive")
+    C = te.compute((64,), lambda i: positive[63 - i].astype("float32"), name="C")
+    sch = Schedule(te.create_prim_func([A, C]))
+    for name in ("positive", "C"):
+        (i,) = sch.get_loops(sch.get_sblock(name))
+        sch.bind(i, "threadIdx.x")
+    a = np.linspace(-1, 1, 64, dtype="f4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        got = verify.run(simulated(sch.mod), (a,), (64,))
+    np.testing.assert_array_equal(got, (a > 0)[::-1])
+
+
+def test_a_type_of_unknown_size_is_told_by_its_name() -> None:
+    with pytest.raises(NoKernel, match="size of CUDA's type 'quaternion' is not known"):
+        library_of(written("  quaternion own[4];"))

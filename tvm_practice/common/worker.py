@@ -14,6 +14,8 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,13 +74,23 @@ class Worker:
         self._printed = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the worker
             prefix="tvm_practice_", suffix=".out"
         )
+        # What it, or a compiler that it starts, leaves behind when it is stopped in the middle.
+        self._temporary = tempfile.TemporaryDirectory(  # removed by stop()
+            prefix="tvm_practice_", ignore_cleanup_errors=True
+        )
         self.connection, theirs = _context.Pipe()
         limit = memory_limit() if limit_memory else 0
         self._process = _context.Process(
-            target=_run, args=(theirs, self._printed.name, limit, function, arguments), daemon=True
+            target=_run,
+            args=(theirs, self._printed.name, self._temporary.name, limit, function, arguments),
+            daemon=True,
         )
-        with _without_main():
-            self._process.start()
+        try:
+            with _without_main():
+                self._process.start()
+        except BaseException:  # a Ctrl-C that was held back meanwhile
+            self.__exit__()
+            raise
         theirs.close()
 
     def ask(self, request: Any, seconds: float) -> Any:
@@ -91,7 +103,7 @@ class Worker:
         """The next answer; raise WorkerFailed when the process raised, died, or took longer than
         `seconds`."""
         try:
-            if not self.connection.poll(seconds):
+            if not self._has_answer(seconds):
                 self.stop()
                 sentence = f"it was still running after {seconds:.0f} seconds and was stopped"
                 raise WorkerFailed(Failure("timeout", sentence, self.printed()))
@@ -104,6 +116,15 @@ class Worker:
         if status == "raised":
             raise WorkerFailed(Failure("raised", value, self.printed()))
         return value
+
+    def _has_answer(self, seconds: float) -> bool:
+        """Whether an answer comes in time. It waits in steps: a Ctrl-C that another thread took, as
+        a spinner's does while a process is being started, is only noticed between them."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self.connection.poll(min(left, 0.5)):
+                return True
+        return self.connection.poll(0)
 
     def printed(self) -> str:
         """The end of what the process has written to its standard output and standard error."""
@@ -118,8 +139,13 @@ class Worker:
                 os.killpg(self._process.pid, signal.SIGKILL)
             if self._process.is_alive():
                 self._process.kill()  # it had not made its own group yet
-        self._process.join(5)
+            self._process.join(5)
         self.connection.close()
+        for _ in range(100):  # a compiler that has just been killed may still add a file
+            self._temporary.cleanup()
+            if not os.path.exists(self._temporary.name):
+                break
+            time.sleep(0.01)
 
     def __enter__(self) -> Worker:
         return self
@@ -148,12 +174,31 @@ def _without_main() -> Iterator[None]:
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     resource_tracker.ensure_running()  # starting it lets Ctrl-C through again: before, not within
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _interrupt_later():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold back Ctrl-C also where another thread, such as a spinner's, takes the signal: Python
+    would raise it here all the same, and a process that has just been started would be forgotten,
+    and run on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and may say how
+        return
+    taken: list[tuple] = []
+    handler = signal.signal(signal.SIGINT, lambda *given: taken.append(given))
     try:
         yield
     finally:
-        sys.modules["__main__"] = program
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if taken and callable(handler):
+            handler(*taken[0])
 
 
 def _send_result(connection: Connection, function: Callable[..., Any], arguments: tuple) -> None:
@@ -163,13 +208,17 @@ def _send_result(connection: Connection, function: Callable[..., Any], arguments
 def _run(
     connection: Connection,
     printed: str,
+    temporary: str,
     limit: int,
     function: Callable[..., None],
     arguments: tuple,
 ) -> None:
-    """The worker's main: own process group, output to a file, memory limited, exceptions sent as
-    sentences."""
+    """The worker's main: own process group, output to a file, a folder for temporary files, memory
+    limited, exceptions sent as sentences."""
     os.setsid()
+    torch_cache = f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", torch_cache)  # it serves the next worker too
+    os.environ["TMPDIR"] = tempfile.tempdir = temporary
     with open(printed, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

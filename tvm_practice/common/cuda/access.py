@@ -70,11 +70,11 @@ def patterns(traced: Traced) -> list[Pattern]:
         common = (names[array], array >= first_shared, write, width)
         line = traced.lines.get(int(site), 0)
         if array >= first_shared:
-            ways = float(np.mean([_ways(addresses, width) for addresses in requests]))
+            ways = float(np.mean([_ways(one, width) for one in requests]))
             found.append(Pattern(*common, line, len(requests), 0, 0, ways))
         else:
-            sectors = sum(_sectors(addresses, width) for addresses in requests)
-            asked = sum(len(np.unique(one)) * width for one in requests)
+            sectors = sum(_sectors(one["offset"], width) for one in requests)
+            asked = sum(len(np.unique(one["offset"])) * width for one in requests)
             found.append(Pattern(*common, line, len(requests), sectors, asked, 1.0))
     return sorted(found, key=lambda one: one.line)
 
@@ -113,27 +113,26 @@ def _without_repeated_loads(traced: Traced) -> np.ndarray:
 
 
 def _requests(accesses: np.ndarray) -> list[np.ndarray]:
-    """The offsets that a warp sends at once: what its threads access the n-th time at this site."""
+    """What a warp sends at once: the accesses of its threads, each one's n-th at this site."""
     count: dict[int, int] = defaultdict(int)
     together: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for thread, offset in zip(
-        accesses["thread"].tolist(), accesses["offset"].tolist(), strict=True
-    ):
-        together[thread // WARP, count[thread]].append(offset)
+    for number, thread in enumerate(accesses["thread"].tolist()):
+        together[thread // WARP, count[thread]].append(number)
         count[thread] += 1
-    return [np.array(offsets) for offsets in together.values()]
+    return [accesses[numbers] for numbers in together.values()]
 
 
 def _sectors(offsets: np.ndarray, width: int) -> int:
     return len(np.unique(np.concatenate((offsets // SECTOR, (offsets + width - 1) // SECTOR))))
 
 
-def _ways(offsets: np.ndarray, width: int) -> float:
+def _ways(request: np.ndarray, width: int) -> float:
     """Rounds that the banks need for a request, divided by those it needs without a conflict."""
-    at_once = WARP * WORD // max(width, WORD)  # threads that are served together
+    at_once = WARP * WORD // max(width, WORD)  # lanes that are served together
+    group = request["thread"] % WARP // at_once
     rounds = []
-    for first in range(0, len(offsets), at_once):
-        some = offsets[first : first + at_once]
-        words = np.unique(np.concatenate([some // WORD + n for n in range(max(1, width // WORD))]))
+    for one in np.unique(group):
+        first = request["offset"][group == one] // WORD
+        words = np.unique(np.concatenate([first + n for n in range(max(1, width // WORD))]))
         rounds.append(int(np.bincount(words % BANKS).max()))
     return sum(rounds) / len(rounds)

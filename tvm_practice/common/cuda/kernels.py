@@ -229,25 +229,25 @@ def _assert_loads_are_narrow(device: tvm.IRModule, scheduled: tvm.IRModule) -> N
     import tvm_ffi
     from tvm import ir, tirx
 
+    too_wide: list[tuple[int, int]] = []
+
     def look(access: Any) -> None:
         moved = access.value if isinstance(access, tirx.BufferStore) else access
-        dtype = moved.ty.dtype
-        size, lanes = dtype.bits // 8, dtype.lanes
-        if size * lanes <= MOST_AT_ONCE:
-            return
-        loops = (loop for block in loop_nest(scheduled).blocks for loop in block.loops)
-        name = next(
-            (one.name for one in loops if (one.kind, one.extent) == ("vectorized", lanes)), ""
-        )
-        most = MOST_AT_ONCE // size
-        raise Wrong(
-            f"{f'Loop {name}' if name else 'A loop'} is vectorized over {lanes} numbers of {size} "
-            f"bytes. A GPU loads and stores {MOST_AT_ONCE} bytes at a time at most, which is "
-            f"{most} of them: split the loop by {most} and vectorize the inner one."
-        )
+        size, lanes = moved.ty.dtype.bits // 8, moved.ty.dtype.lanes
+        if size * lanes > MOST_AT_ONCE:
+            too_wide.append((size, lanes))
 
     for function in device.functions.values():
-        tvm_ffi.structural_walk(function.body, (ir.TensorLoad, look), (tirx.BufferStore, look))
+        tvm_ffi.structural_walk(function.body, ((ir.TensorLoad, tirx.BufferStore), look))
+    for size, lanes in too_wide[:1]:
+        loops = [loop for block in loop_nest(scheduled).blocks for loop in block.loops]
+        names = [one.name for one in loops if (one.kind, one.extent) == ("vectorized", lanes)]
+        most = MOST_AT_ONCE // size
+        raise Wrong(
+            f"{f'Loop {names[0]}' if names else 'A loop'} is vectorized over {lanes} numbers of "
+            f"{size} bytes. A GPU loads and stores {MOST_AT_ONCE} bytes at a time at most, which "
+            f"is {most} of them: split the loop by {most} and vectorize the inner one."
+        )
 
 
 def _bytes(kind: str) -> int:

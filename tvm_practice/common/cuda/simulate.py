@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -448,7 +449,8 @@ def _poison(compiler: str) -> tuple[str, ...]:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    english = {**os.environ, "LC_ALL": "C"}  # for _IN_A_KERNEL
+    done = subprocess.run(command, capture_output=True, text=True, env=english)
     if not done.returncode:
         return
     first = next((text for text in done.stderr.splitlines() if "error" in text), done.stderr)
