@@ -87,6 +87,8 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
     seed = secrets.randbelow(1 << 31)
     pair = [competitor(known, whose, seed) for whose in (LEARNER, REFERENCE)] if timed else []
     if None in pair:
+        if known.target != CPU:
+            raise Refused(f"{known.id} is for a GPU: it is verified in the simulator, not timed.")
         raise Refused(f"{known.id} makes no program that takes a time of its own.")
     try:
         target.check_usable("cpu" if known.target == CPU else "cuda-sim")
@@ -95,7 +97,7 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
     from tvm_practice.checks import grade
 
     show.heading(f"{known.id}  {known.title}")
-    show.side_by_side(text, answers.reference(known), (YOURS, REFERENCE))
+    show.side_by_side(_without_what_follows(text), answers.reference(known), (YOURS, REFERENCE))
     try:
         with show.waiting("running both ..."):
             yours, other = (grade(known.id, whose, seed) for whose in (LEARNER, REFERENCE))
@@ -112,6 +114,14 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
         status = max(status, _time(pair))
     tell_trouble(trouble)
     return status
+
+
+def _without_what_follows(text: str) -> str:
+    """An exercise's text without the comments at the margin behind it, which lead to the next."""
+    lines = text.rstrip().splitlines()
+    while lines and (not lines[-1] or lines[-1].startswith("#")):
+        lines.pop()
+    return "\n".join(lines)
 
 
 def _nests(yours: Any, other: Any) -> None:

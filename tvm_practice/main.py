@@ -155,7 +155,8 @@ class Session:
                     "stands in.",
                     "dim",
                 )
-        for before, after in shown.nests:
+        wrong = not self.options.solutions and self.grade(exercise_id, LEARNER).state == "wrong"
+        for before, after in () if wrong else shown.nests:  # beside a wrong one it would drown it
             # Where the program itself is the answer, it is not shown before it is found.
             if before is not None or whose == LEARNER or self.options.solutions:
                 show.nest(after, before)
@@ -301,6 +302,11 @@ def _experiments(session: Session) -> None:
     part = {CPU: "run", GPU: "run_gpu"}[session.options.kind]
     if hasattr(module, part):
         getattr(module, part)(session)
+        if part == "run_gpu" and not exercises_of(session.lesson, GPU):
+            known = exercises_of(session.lesson)
+            show.line(
+                f"Exercises {known[0].id} to {known[-1].id} are taken up with --target cpu.", "dim"
+            )
         if session.options.target == "cuda" and hasattr(module, "gpu_competitors"):
             _on_device(session, module)
         return

@@ -454,7 +454,8 @@ def add_up_in_registers(sch: Schedule) -> None:
 # ------------------------------------------------------------------------- 2.7 shared-memory tiles
 #
 # Each element of A is read by every thread of its row, N times in all, and each time from global
-# memory: 8 bytes for every multiplication. A block of 16 x 16 threads reads the same 16 rows of A
+# memory: a thread loads 8 bytes for every multiplication, even if those of a warp that ask for the
+# same number are served together. A block of 16 x 16 threads reads the same 16 rows of A
 # and 16 columns of B, each element 16 times. It should fetch them once, together, into its shared
 # memory, a piece of `depth` along k at a time:
 #

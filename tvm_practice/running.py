@@ -118,11 +118,15 @@ def run(ctx: click.Context, what: Exercise | str, **given: Any) -> int:
         seed = given.pop("seed")
         options = Options(seed=secrets.randbelow(FRESH) if seed is None else seed, **given)
         return run_lessons([what], options)
+    known = commands.following(progress.states(progress.read())) if what == "next" else what
+    own = "cpu" if known is None or known.target == CPU else "cuda-sim"
     typed = ctx.get_parameter_source
     for name in ("quick", "target", "size", "trials"):
-        if typed(name) == click.core.ParameterSource.COMMANDLINE:
-            raise Refused(f"--{name} is for a whole lesson, such as `{commands.typed('run 2')}`.")
-    known = commands.following(progress.states(progress.read())) if what == "next" else what
+        if typed(name) == click.core.ParameterSource.COMMANDLINE and given[name] != own:
+            raise Refused(
+                f"--{name} is for a whole lesson, such as `{commands.typed('run 2')}`; an exercise "
+                "by itself needs none of them, and one for a GPU runs in the simulator."
+            )
     if known is None:
         show.line("Every exercise is solved.", "bold green")
         return NOTHING_WRONG

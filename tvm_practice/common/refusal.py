@@ -80,7 +80,8 @@ _MEANINGS = (
     ),
     (
         r"the inner loop (\S+) is not the only child of outer loop (\S+?)\.?$",
-        "{1} is not all that {2} contains, so the two cannot become one loop.",
+        "{1} is not all that {2} contains, so the two cannot become one loop. (A copy that stands "
+        "further inside than you think, or is a single thread's own, has fewer loops of its own.)",
     ),
     (
         r"The block (\S+) is an output block",

@@ -145,11 +145,12 @@ def changed_lines(before: LoopNest, after: LoopNest) -> tuple[set[int], set[int]
 
 
 def offending(nest: LoopNest, diagnosis: str) -> frozenset[int]:
-    """The lines of the first loop that a sentence names, as "Loop j_1 is vectorized, but ..."."""
+    """The line of the first loop that a sentence names, as "Loop j_1 is vectorized, but ..."; none
+    if several loops have that name."""
     for name in re.findall(r"\b[Ll]oops? (\w+)", diagnosis):
         lines = {n for n, line in enumerate(nest.lines) if re.match(rf"for {name}\b", line.text)}
         if lines:
-            return frozenset(lines)
+            return frozenset(lines if len(lines) == 1 else ())
     return frozenset()
 
 

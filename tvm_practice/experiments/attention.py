@@ -37,10 +37,8 @@ def run_gpu(session) -> None:
     cuda_facts.table(
         found,
         "Queries of a block x keys of a piece. Each was run in the simulator on a short sequence "
-        "and its result verified. Counted there: the bytes that a block reads from global memory "
-        "for an operation (of the two products), in sectors of 32; the share that is used of all "
-        "that it moves; and the rounds of the shared memory's banks for each request of a warp, of "
-        "which the turned copy of K takes most.",
+        "and its result verified. Operations are those of the two products; of the bank rounds, "
+        "the turned copy of K takes most.",
     )
     _key_question(found, length)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"

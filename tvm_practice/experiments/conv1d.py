@@ -60,8 +60,8 @@ def run_gpu(session) -> None:
             found[rung] = session.call(gpu_rung, rung, tuple(whose.items()), session.seed)
     facts.table(
         found,
-        "Each run in the simulator on a small convolution, thread by thread, and verified. Counted "
-        "are the accesses of its middle block.",
+        "Each run in the simulator on a small convolution, thread by thread, and verified; "
+        "counted are the accesses of its middle block.",
     )
     each, threads, memory = (found[rung] for rung in ("a block each", "threads", "memory"))
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"

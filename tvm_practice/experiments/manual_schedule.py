@@ -80,9 +80,7 @@ def run_gpu(session) -> None:
     cuda_facts.table(
         found,
         "Each was run in the simulator on a small product, thread by thread, and its result "
-        "verified. Counted there: the bytes that a block reads from global memory for an "
-        "operation, in sectors of 32; the share that is used of all that it moves; and the rounds "
-        "of the shared memory's banks for each request of a warp.",
+        "verified.",
     )
     _gpu_answer(found)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
@@ -113,7 +111,8 @@ def _gpu_answer(found: dict[str, Facts]) -> None:
             f"{registers.read_per_flop:.2g}. That is what decides whether memory or arithmetic is "
             f"the limit: by its data sheet a V100 moves {V100.bandwidth / 1e9:,.0f} GB/s and "
             f"computes {V100.float32_peak / 1e9:,.0f} GFLOP/s, {balance:.2g} bytes for an "
-            "operation. (The caches take a share of what is asked; how much, only a GPU tells.)",
+            f"operation; {'still less' if balance < registers.read_per_flop else 'more'} than "
+            "this. (The caches take a share of what is asked; how much, only a GPU tells.)",
             f"Shared memory then needs {registers.bank_rounds:.2g} rounds for a request, and "
             f"{last.bank_rounds:.2g} once the rows of A_shared are spread.",
         ],

@@ -83,7 +83,8 @@ def run_gpu(session) -> None:
         with show.waiting(f"{name} ..."):
             found[name] = session.call(gpu_variant, name, size, tuple(whose.items()), session.seed)
     for pair, sentence in GPU_PAIRS:
-        facts.table({name: found[name] for name in pair})
+        first_of_all = pair == GPU_PAIRS[0][0]
+        facts.table({name: found[name] for name in pair}, legend=first_of_all)
         first, second = (found[name] for name in pair)
         show.say(
             sentence.format(

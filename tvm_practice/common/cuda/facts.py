@@ -105,8 +105,22 @@ def _reports(module: Any, work: tuple[float, float] | None) -> tuple[tuple[Repor
     return tuple(zip(*by_device, strict=True))
 
 
-def table(named: dict[str, Facts], caption: str = "") -> None:
-    """A row for each schedule: its launch, its memory, and what stands where a time would."""
+LEGEND = (
+    "read / FLOP: bytes that a block reads from global memory for an operation, in sectors of 32; "
+    "what threads of a warp ask for together is counted once. used: the share that was asked for, "
+    "of all bytes that move. bank rounds: of shared memory, for a request of a warp; 1 is the "
+    "least."
+)
+RESOURCES_LEGEND = (
+    "Registers of a thread; what of it is spilled to memory for want of more; how many blocks a "
+    "processor (an SM) holds at a time; how many warps these are, of those it could hold; and what "
+    "limits them."
+)
+
+
+def table(named: dict[str, Facts], caption: str = "", legend: bool = True) -> None:
+    """A row for each schedule: its launch, its memory, and what stands where a time would; legend:
+    say what the columns mean."""
     rows = []
     for name, one in named.items():
         kernel = max(one.kernels, key=lambda kernel: kernel.blocks * kernel.threads)
@@ -133,12 +147,12 @@ def table(named: dict[str, Facts], caption: str = "") -> None:
             "time ",
         ),
         rows,
-        caption,
+        f"{caption} {LEGEND}".strip() if legend else caption,
     )
-    _resources(named)
+    _resources(named, legend)
 
 
-def _resources(named: dict[str, Facts]) -> None:
+def _resources(named: dict[str, Facts], legend: bool) -> None:
     """What the kernels need of a V100 and an H100: a second table, where NVRTC is there."""
     if not any(one.reports for one in named.values()):
         show.line(f"  {available()}", "dim")
@@ -160,9 +174,13 @@ def _resources(named: dict[str, Facts]) -> None:
                         f"{fits.blocks}",
                         f"{fits.share:.0%}",
                         _short(fits.limit),
-                        show.seconds(told.estimate.lower_bound) if told.estimate else "-",
                     )
                 )
+    words = [
+        f"Compiled by NVRTC for {' and '.join(architectures)}; no GPU ran it.",
+        RESOURCES_LEGEND if legend else "",
+        _bounds(every),
+    ]
     show.table(
         (
             "schedule",
@@ -172,12 +190,19 @@ def _resources(named: dict[str, Facts]) -> None:
             "blocks / SM",
             "occupancy",
             "limited by ",
-            "roofline",
         ),
         rows,
-        f"Compiled by NVRTC for {' and '.join(architectures)}; no GPU ran it. Roofline: no version "
-        "can take less, by the GPU's data sheet; an estimate, not a time.",
+        " ".join(filter(None, words)),
     )
+
+
+def _bounds(reports: Sequence[Report]) -> str:
+    """What the data sheets say of the least time: the same for all versions of one task."""
+    bounds = {one.device: one.estimate.lower_bound for one in reports if one.estimate}
+    if not bounds:
+        return ""
+    told = ", ".join(f"{show.seconds(bound)} on one {name}" for name, bound in bounds.items())
+    return f"By the data sheets no version can take less than {told}: an estimate, not a time."
 
 
 def _short(limit: str) -> str:
