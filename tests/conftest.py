@@ -6,7 +6,11 @@ What measures times is not among them: it has to be alone on the machine.
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and what goes into a pipe would fold
 
 SLOW_FILES = {
     "test_answers.py": "every wrong answer gets its diagnosis",

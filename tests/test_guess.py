@@ -80,6 +80,7 @@ def typing(monkeypatch):
     [
         (("3", "50"), Guess(NAMES, "packed", 50.0)),
         (("tiled", "2.5x"), Guess(NAMES, "tiled", 2.5)),
+        (("Packed", ""), Guess(NAMES, "packed")),
         (("what?", "9", "2", "many", ""), Guess(NAMES, "tiled")),
         (("1",), Guess(NAMES, "naive")),
         (("3", "0"), Guess(NAMES, "packed")),

@@ -171,8 +171,8 @@ class Session:
                 show.line("  your loop nest", "dim")
                 show.nest(after, before, diagnosis=outcome.sentence)
         if printed := outcome.printed.strip():
-            show.line("  it printed, at the end:", "dim")
-            show.code("\n".join(printed.splitlines()[-5:]), "text")
+            show.line("  it printed, at the end (a check calls it at several sizes):", "dim")
+            show.code("\n".join(printed.splitlines()[-12:]), "text")
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 300) -> Any:
         """Run a function in a worker process and return its result."""
@@ -253,8 +253,9 @@ def _relative(path: Path) -> Path:
 # ------------------------------------------------------------------------------ running the lessons
 
 
-def run_lessons(lessons: Sequence[str], options: Options) -> int:
-    """Run the lessons in order, then the summary if there are several; return the exit status."""
+def run_lessons(lessons: Sequence[str], options: Options, hint: str = "--hint") -> int:
+    """Run the lessons in order, then the summary if there are several; return the exit status.
+    hint: what to type before an exercise's id for one."""
     try:
         target.check_usable(options.target)
     except target.UnusableTarget as error:
@@ -263,7 +264,7 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     try:
         machine = _introduce(options)
         for lesson in lessons:
-            session = Session(lesson, options)
+            session = Session(lesson, options, hint=hint)
             sessions.append(session)
             kind = f"Phase {PHASES.index(lesson) + 1}" if lesson in PHASES else "Lab"
             show.title(f"{kind}  {TITLES[lesson]}", lesson_file(lesson))

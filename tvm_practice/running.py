@@ -117,7 +117,7 @@ def run(ctx: click.Context, what: Exercise | str, **given: Any) -> int:
     if what in LESSONS:
         seed = given.pop("seed")
         options = Options(seed=secrets.randbelow(FRESH) if seed is None else seed, **given)
-        return run_lessons([what], options)
+        return run_lessons([what], options, hint=commands.typed("hint"))
     known = commands.following(progress.states(progress.read())) if what == "next" else what
     own = "cpu" if known is None or known.target == CPU else "cuda-sim"
     typed = ctx.get_parameter_source

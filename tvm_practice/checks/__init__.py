@@ -228,6 +228,7 @@ def _by_the_body(printed: str) -> str:
     text = re.split(
         r"^(?:Fatal Python error|Timeout \(|Traceback \(most|!!!!!!! )", printed, flags=re.MULTILINE
     )[0]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # TVM's own show() colours what it prints
     lines = [
         line[:200] for line in text.splitlines() if not re.match(r"\[\d\d:\d\d:\d\d\] /", line)
     ]

@@ -51,15 +51,16 @@ class Guess:
 
 def ask_for(names: Sequence[str], what: str) -> Guess | None:
     """Ask which of the competitors wins, and by how much over the first; None if it is skipped."""
-    show.heading(f"Before {what} is measured: which is the fastest?")
+    show.heading(f"Before the timing of {what}: which is the fastest?")
     for number, name in enumerate(names, 1):
         show.line(f"  {number:2}  {name}")
     numbers = [str(number) for number in range(1, len(names) + 1)]
-    form = "|".join(map(re.escape, [*numbers, *names]))
+    by_word = dict(zip([*numbers, *map(str.lower, names)], [*names, *names], strict=True))
+    form = "(?i:" + "|".join(map(re.escape, by_word)) + ")"
     typed = ask.line(f"1 to {len(names)}, Enter skips: ", form)
     if not typed:
         return None
-    fastest = names[numbers.index(typed)] if typed in numbers else typed
+    fastest = by_word[typed.lower()]
     if fastest == names[0]:
         return Guess(tuple(names), fastest)
     factor = ask.line(f"How many times faster than {names[0]}? Enter skips: ", r"\d+(\.\d*)?x?")
