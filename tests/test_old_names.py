@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -371,6 +372,7 @@ def run_rows(which: list[int], folder: str) -> dict[int, str]:
             lines = list(old_names.spans(part))
             own = Path(folder) / f"{number}"
             own.mkdir(exist_ok=True)
+            os.chdir(own)  # some write a file
             context = _Context(row, part, own)
             context.variables["folder"] = str(own)
             try:
