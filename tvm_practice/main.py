@@ -14,7 +14,7 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,10 @@ class Session:
         if self.options.solutions or self.grade(exercise_id, LEARNER).state != "right":
             return REFERENCE
         return LEARNER
+
+    def took_up(self, exercise_ids: Iterable[str]) -> bool:
+        """Whether any of these was graded."""
+        return not {known for known, _ in self._graded}.isdisjoint(exercise_ids)
 
     def exercise(self, exercise_id: str) -> str:
         """Grade and show an exercise of this lesson; return whose body the rest of it builds on."""
@@ -303,8 +307,8 @@ def _experiments(session: Session) -> None:
     part = {CPU: "run", GPU: "run_gpu"}[session.options.kind]
     if hasattr(module, part):
         getattr(module, part)(session)
-        if part == "run_gpu" and not exercises_of(session.lesson, GPU):
-            known = exercises_of(session.lesson)
+        known = exercises_of(session.lesson)
+        if not (session.options.solutions or session.took_up(one.id for one in known)):
             show.line(
                 f"Exercises {known[0].id} to {known[-1].id} are taken up with --target cpu.", "dim"
             )
