@@ -72,7 +72,8 @@ def gpu_competitors(size: tuple[int, ...], seed: int) -> list[Candidate]:
 
 
 def gpu_found() -> dict:
-    return {"name": "a GPU that ticks", "arch": "sm_70", "processors": 1, "driver": "13.0"}
+    named = {"name": "a GPU that ticks", "arch": "sm_70"}
+    return {**named, "processors": 1, "memory_bytes": 1 << 30, "driver": "13.0"}
 
 
 def bandwidth_roof(work: Runnable) -> Candidate:

@@ -36,8 +36,9 @@ import click
 from tvm_practice.common import records, roofline, show, target, timing, verify, worker
 from tvm_practice.common.cuda import device
 from tvm_practice.common.exercise import LABS, PACKAGE, REFERENCE, exercises_of
+from tvm_practice.common.status import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED
 from tvm_practice.common.timing import Candidate, Comparison
-from tvm_practice.main import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED, RECORDS, REPORTS
+from tvm_practice.main import RECORDS, REPORTS
 
 Size = tuple[int, ...]
 
@@ -80,15 +81,18 @@ def workloads(gpu: bool = False) -> dict[str, Workload]:
         if not (PACKAGE / "experiments" / f"{lesson}.py").exists():
             continue
         module = importlib.import_module(f"tvm_practice.experiments.{lesson}")
-        if gpu and hasattr(module, "gpu_competitors"):
-            sizes = module.GPU_SIZES, module.GPU_QUICK_SIZES
-            float32 = getattr(module, "GPU_ARITHMETIC", "float32") == "float32"
-            found[name] = Workload(name, *sizes, module.gpu_competitors, float32, gpu=True)
-        elif not gpu and hasattr(module, "competitors"):
-            float32 = getattr(module, "ARITHMETIC", "float32") == "float32"
-            sizes = module.SIZES, module.QUICK_SIZES
-            prepare = getattr(module, "prepare", None)
-            found[name] = Workload(name, *sizes, module.competitors, float32, prepare)
+        prefix = "gpu_" if gpu else ""
+        if competitors := getattr(module, f"{prefix}competitors", None):
+            of = prefix.upper()
+            found[name] = Workload(
+                name,
+                getattr(module, f"{of}SIZES"),
+                getattr(module, f"{of}QUICK_SIZES"),
+                competitors,
+                getattr(module, f"{of}ARITHMETIC", "float32") == "float32",
+                getattr(module, f"{prefix}prepare", None),
+                gpu,
+            )
     return found
 
 
@@ -293,11 +297,7 @@ def introduce(machine: dict[str, Any], options: Options) -> None:
         "dim",
     )
     if gpu := machine.get("gpu"):
-        show.line(
-            f"{gpu['name']} ({gpu['arch']}), {gpu['processors']} processors, driver for CUDA "
-            f"{gpu['driver']}",
-            "dim",
-        )
+        show.line(device.in_words(gpu), "dim")
     if machine["busy_cores"] > 0.25:
         show.line(
             f"Other programs keep {machine['busy_cores']:.1f} cores busy at this moment: figures "

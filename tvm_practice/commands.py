@@ -33,8 +33,8 @@ from tvm_practice.common.exercise import (
     catalogue,
     lesson_file,
 )
+from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
 
-NOTHING_WRONG, ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 HINTS = 3  # tiers of every exercise
 
 # Each command in the order of a learner's day: where it lives, and what it does.

@@ -9,11 +9,9 @@ from typing import Any
 import click
 
 from tvm_practice.commands import (
-    ANSWER_WRONG,
     COMMANDS,
     COULD_NOT_RUN,
     EXERCISE,
-    NOTHING_WRONG,
     Refused,
     open_or_refuse,
     tell_trouble,
@@ -21,6 +19,7 @@ from tvm_practice.commands import (
 )
 from tvm_practice.common import answers, progress, show, target, timing
 from tvm_practice.common.exercise import CPU, LEARNER, REFERENCE, Exercise, exercises_of
+from tvm_practice.common.status import ANSWER_WRONG, NOTHING_WRONG
 
 YOURS = "yours"
 MATMUL = {"M": 512, "N": 512, "K": 512}

@@ -37,8 +37,8 @@ from tvm_practice.common import exercise, records, show, stage, target, timing, 
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.refusal import in_plain_words
 from tvm_practice.common.replay import START, NoReplay, Replay, Step, replay
+from tvm_practice.common.status import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED
 from tvm_practice.experiments.manual_schedule import RUNGS, scheduled_matmul
-from tvm_practice.main import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED
 
 SIDE = 512  # of the ladder's matmul
 ROUNDS = 9

@@ -36,13 +36,16 @@ from tvm_practice.common.exercise import (
     lesson_module,
     lesson_path,
 )
+from tvm_practice.common.status import (
+    ANSWER_WRONG,
+    COULD_NOT_RUN,
+    INTERRUPTED,
+    NOTHING_WRONG,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "reports"
 RECORDS = ROOT / "records"
-
-# Exit statuses.
-NOTHING_WRONG, ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
@@ -368,12 +371,7 @@ def _introduce(options: Options) -> dict[str, Any]:
             from tvm_practice.common.cuda import device
 
             machine["gpu"] = worker.call(device.found)
-    if gpu := machine.get("gpu"):
-        show.line(
-            f"{gpu['name']} ({gpu['arch']}): {gpu['processors']} processors, "
-            f"{gpu['memory_bytes'] / 2**30:.0f} GiB, driver for CUDA {gpu['driver']}",
-            "dim",
-        )
+            show.line(device.in_words(machine["gpu"]), "dim")
     show.line(
         f"target {options.target}: {machine['cpu']} ({machine['llvm_cpu']}), "
         f"{machine['threads']} of {machine['cores']} cores, {machine['busy_cores']:.1f} of them "

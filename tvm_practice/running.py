@@ -12,9 +12,8 @@ from tvm_practice import commands
 from tvm_practice.commands import COMMANDS, ExerciseId, Refused, where_next
 from tvm_practice.common import progress, show, target, worker
 from tvm_practice.common.exercise import CPU, LESSONS, PHASES, TITLES, Exercise
+from tvm_practice.common.status import ANSWER_WRONG, NOTHING_WRONG
 from tvm_practice.main import (
-    ANSWER_WRONG,
-    NOTHING_WRONG,
     RUN_OPTIONS,
     Options,
     Session,

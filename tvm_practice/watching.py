@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from tvm_practice import commands, running
-from tvm_practice.commands import COMMANDS, INTERRUPTED, THIS_OR_NEXT
+from tvm_practice.commands import COMMANDS, THIS_OR_NEXT
 from tvm_practice.common import answers, progress, show
 from tvm_practice.common.exercise import (
     LESSONS,
@@ -25,6 +25,7 @@ from tvm_practice.common.exercise import (
     lesson_file,
     lesson_path,
 )
+from tvm_practice.common.status import INTERRUPTED
 
 POLL_MS = 300  # between two looks with --poll
 LOOK_MS = 1000  # between two looks where events should tell

@@ -16,7 +16,7 @@ import jinja2
 
 from tvm_practice.common import exercise, show, target, worker
 from tvm_practice.common.exercise import LEARNER, REFERENCE
-from tvm_practice.main import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
+from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
 from tvm_practice.report import ROOT, runs
 from tvm_practice.report.ladders import LADDERS, REAL_SIDE, Ladder, made, references, told_of_bodies
 

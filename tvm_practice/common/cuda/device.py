@@ -43,6 +43,14 @@ def found() -> dict[str, Any] | None:
     }
 
 
+def in_words(gpu: dict[str, Any]) -> str:
+    """What `found` found, as a line."""
+    return (
+        f"{gpu['name']} ({gpu['arch']}): {gpu['processors']} processors, "
+        f"{gpu['memory_bytes'] / 2**30:.0f} GiB, driver for CUDA {gpu['driver']}"
+    )
+
+
 @cache
 def _gpu() -> dict[str, Any]:
     device = found()
