@@ -203,8 +203,10 @@ def test_competitors_are_measured_in_processes_of_their_own_and_a_failing_one_is
     assert "broken" not in measured
     assert "this competitor cannot be built" in measured.failed["broken"]
     assert len(measured["short"].samples) == 6
-    assert measured["short"].median_s == pytest.approx(0.002, rel=0.5)
-    assert measured.verdict("short", "long").word == "faster"
+    # Nobody wakes too early; how much too late, and so whether this is "faster", is the machine's.
+    for name, seconds in (("short", 0.002), ("long", 0.008)):
+        assert min(measured[name].samples) >= seconds
+    assert measured.verdict("short", "long").word != "slower"
 
 
 def test_ctrl_c_keeps_what_was_measured() -> None:
