@@ -47,6 +47,16 @@ def _reduced(name: str) -> LoopNest:
     return loop_nest(te.create_prim_func([X, Y]))
 
 
+def _of_tensors_named_as_tvm_scripts_words() -> LoopNest:
+    from tvm import te, tirx
+
+    A = te.placeholder((5, 7), name="I")
+    k = te.reduce_axis((0, 7), name="k")
+    T = te.compute((5,), lambda i: te.sum(A[i, k], axis=k), name="T")
+    R = te.compute((5,), lambda i: tirx.max(T[i], tirx.const(0.0, "float32")), name="R")
+    return loop_nest(te.create_prim_func([A, R]))
+
+
 def _matmul():
     from tvm import te
     from tvm.s_tir import Schedule
@@ -120,6 +130,12 @@ def test_a_size_known_at_run_time_is_text() -> None:
             D[i] = A[i]
         for i in range(n):
             B[i] = D[i] * 2.0""")
+
+
+def test_a_tensor_keeps_its_name_whatever_it_is() -> None:
+    text = call(_of_tensors_named_as_tvm_scripts_words).text()
+    assert "T[i] += I[i, k]" in text
+    assert "R[i] = max(T[i], 0.0)" in text
 
 
 def test_reductions_show_where_they_start() -> None:

@@ -312,8 +312,9 @@ def _can_show(text: str) -> bool:
 @THIS_OR_NEXT
 @click.option("--again", is_flag=True, help="The hints that were shown already, and no more.")
 def hint(known: Exercise | None, again: bool) -> int:
-    """A hint for an exercise: a nudge, then what to call, then nearly the code. Each time it is
-    asked, one tier more. Without ID: for the first exercise that is not solved.
+    """A hint for an exercise: after a wrong run, first the one for what that run found; then a
+    nudge, what to call, nearly the code, one tier more each time it is asked. Without ID: for the
+    first exercise that is not solved.
 
     \b
     Examples:
@@ -324,15 +325,15 @@ def hint(known: Exercise | None, again: bool) -> int:
     from tvm_practice.common import show
 
     known = given_or_next(known)
-    so_far = progress.read().of(known.id).hints
-    if again and not so_far:
+    record = progress.read().of(known.id)
+    fresh = bool(record.advice) and not record.advised  # the last run found something else
+    if again and not (record.hints or record.advised):
         raise Refused(f"no hint for {known.id} was shown yet; `{typed(f'hint {known.id}')}` does.")
-    tier = so_far if again else min(so_far + 1, HINTS)
+    tier = record.hints if again or fresh else min(record.hints + 1, HINTS)
     with show.waiting("looking it up ..."):
         hints = hints_of(known.id)
     show.heading(f"{known.id}  {known.title}")
-    for number, text in enumerate(hints[:tier], 1):
-        show.say(f"{number}. {text}")
+    show.hints(hints[:tier], "" if again and fresh else record.advice)
     trouble = "" if again else progress.hinted(known.id, tier)
     if tier < len(hints):
         show.line(f"({typed(f'hint {known.id}')} once more for the next tier)", "dim")

@@ -102,7 +102,7 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
             yours, other = (grade(known.id, whose, seed) for whose in (LEARNER, REFERENCE))
     except target.UnusableTarget as error:
         raise Refused(f"{known.id} could not be checked: {error}") from None
-    trouble = progress.graded(known.id, yours.state, text)
+    trouble = progress.graded(known.id, yours.state, text, yours.hint)
     if yours.state != progress.RIGHT:
         show.diagnosis(yours.sentence or "It is still to be written.")
     _nests(yours, other)

@@ -126,7 +126,8 @@ class Session:
             outcome = grade(exercise_id, whose, self.seed)
             self._graded[exercise_id, whose] = outcome
             if whose == LEARNER:
-                self.trouble = progress.graded(exercise_id, outcome.state, text) or self.trouble
+                told = progress.graded(exercise_id, outcome.state, text, outcome.hint)
+                self.trouble = told or self.trouble
         return self._graded[exercise_id, whose]
 
     def whose(self, exercise_id: str) -> str:
@@ -516,8 +517,7 @@ def _hint(exercise_id: str, more: int) -> int:
 
     hints = hints_of(exercise_id)
     show.heading(f"{exercise_id}  {known[exercise_id].title}")
-    for number, text in enumerate(hints[: more + 1], 1):
-        show.say(f"{number}. {text}")
+    show.hints(hints[: more + 1], progress.read().of(exercise_id).advice)
     if more + 1 < len(hints):
         show.line(f"(add --more{' --more' * more} for the next hint)", "dim")
     return NOTHING_WRONG

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from tvm_practice.common import old_names, worker
-from tvm_practice.common.old_names import LETTERS, Row, Spelling, find, full
+from tvm_practice.common.old_names import KEYWORD, LETTERS, SCHEDULES, Row, Spelling, find, full
 
 NOTHING_OLD, OLD_FOUND, COULD_NOT_RUN = 0, 1, 2
 WHERE = "From classic TVM to 0.27"
@@ -38,32 +38,29 @@ DISTINCT = {
     **dict.fromkeys(("apply_best", "print_best", "compute_dag"), "task"),
     **dict.fromkeys(("set_input", "get_output"), "m"),
 }
+PACKAGES = ("tvm", "topi", "nnvm", "vta")  # that a script imports who uses an old TVM or today's
 STAGE = {
     *("tile", "vectorize", "parallel", "unroll", "bind", "tensorize", "pragma", "reorder", "fuse"),
     *("compute_at", "compute_inline", "compute_root", "double_buffer", "storage_align", "prefetch"),
     *("set_scope", "set_store_predicate", "rolling_buffer", "env_threads"),
 }
-# A variable of this name in a script that imports TVM, assigned from nothing known (a parameter).
-SCHEDULES_ARE_CALLED = {"s", "sch", "sched", "schedule"}
 
 
 @dataclass(frozen=True)
 class Found:
     """Something old in a script: where it stands, how it is written there, and the row about it;
-    `line` is a better line than the row's, if there is one. Without a row, the installed TVM lacks
-    the name, and nobody knows more."""
+    `better` are better lines than the row's, if there are any. Without a row, the installed TVM
+    lacks the name, and nobody knows more."""
 
     number: int
     column: int
     text: str
     row: Row | None
-    line: str = ""
+    better: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
-        if self.line:
-            return (self.line,)
-        return self.row.lines if self.row and self.row.new != "none" else ()
+        return self.better or (self.row.lines if self.row and self.row.new != "none" else ())
 
 
 # --------------------------------------------------------------------------------- reading a script
@@ -87,8 +84,8 @@ class Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self.uses_tvm |= alias.name.split(".")[0] in ("tvm", "vta")
-            self._name(alias, full(alias.name), alias.name)
+            self.uses_tvm |= alias.name.split(".")[0] in PACKAGES
+            self._name(alias, alias.name, alias.name)
             if alias.asname:
                 self.known[alias.asname] = alias.name
             else:
@@ -97,7 +94,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = node.module or ""
-        self.uses_tvm |= module.split(".")[0] in ("tvm", "vta") and not node.level
+        self.uses_tvm |= module.split(".")[0] in PACKAGES and not node.level
         for alias in node.names:
             name = f"{module}.{alias.name}" if not node.level else f".{module}.{alias.name}"
             if alias.name == "*":
@@ -200,6 +197,10 @@ class Reader(ast.NodeVisitor):
         name = self._resolved(node.func) or ""
         if name.rpartition(".")[2] in ("PassContext", "build_config"):
             self._settings(node)
+        if name:
+            for word in node.keywords:
+                if row := find(Spelling(f"{KEYWORD}.{word.arg}")):
+                    self._add(word.value, f"{word.arg}=", row)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str):
@@ -265,8 +266,10 @@ class Reader(ast.NodeVisitor):
             inner = inner.value
             names.append(inner.attr)
         base = inner.value
+        if names[-1] == "op" and len(names) > 1 and names[-2] in ("axis", "reduce_axis"):
+            return f"=C.op.{names[-2]}"
         if isinstance(base, ast.Subscript) and isinstance(base.value, ast.Name):
-            named = base.value.id in SCHEDULES_ARE_CALLED
+            named = base.value.id in SCHEDULES
             unknown = self.known.get(base.value.id) is None
             if unknown and (names[-1] in STAGE or (named and names[-1] in ("split", "op"))):
                 return "=s[C]." + ".".join(reversed(names))
@@ -274,7 +277,7 @@ class Reader(ast.NodeVisitor):
             return None
         if letter == "s" and not (
             isinstance(node.value, ast.Name)
-            and node.value.id in SCHEDULES_ARE_CALLED - {"sch"}
+            and node.value.id in SCHEDULES - {"sch"}
             and self.known.get(node.value.id) is None
         ):
             return None
@@ -294,15 +297,15 @@ class Reader(ast.NodeVisitor):
         row = find(Spelling(name, details))
         if row is not None:
             if not letter or _worth_it(name):
-                self._add(node, text, row)
+                self._add(node, text, row, row.lines_of(name) if row.new != "none" else ())
         elif not letter and re.match(r"tvm\.|T\.", name):
             place = (node.lineno + self.shift, node.col_offset, text)  # type: ignore[attr-defined]
             self.unsure.setdefault(name, place)
 
-    def _add(self, node: ast.AST, text: str, row: Row, line: str = "") -> None:
+    def _add(self, node: ast.AST, text: str, row: Row, better: tuple[str, ...] = ()) -> None:
         # An attribute stands where it ends: its `s[C]` may be lines above.
         number = node.end_lineno if isinstance(node, ast.Attribute) else node.lineno  # type: ignore[attr-defined]
-        self.found.append(Found(number + self.shift, node.col_offset, text, row, line))  # type: ignore[attr-defined]
+        self.found.append(Found(number + self.shift, node.col_offset, text, row, better))  # type: ignore[attr-defined]
 
     def _target(self, node: ast.expr, text: str, formatted: bool = False) -> None:
         if (spelling := old_names.target_spelling(text)) and (row := find(spelling)):
@@ -310,14 +313,14 @@ class Reader(ast.NodeVisitor):
             if formatted:
                 line = re.sub(r'"(?=[^"]*\{)', 'f"', line)
                 line = re.sub(r'f"\{([\w.]+)\}"', r"\1", line)
-            self._add(node, f'{"f" * formatted}"{text}"', row, line)
+            self._add(node, f'{"f" * formatted}"{text}"', row, (line,) if line else ())
 
     def _settings(self, node: ast.Call) -> None:
         for word in node.keywords:
             if word.arg == "config" and isinstance(word.value, ast.Dict):
                 for key in word.value.keys:
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                        row = find(Spelling(f"config.{key.value.split('.')[0]}"))
+                        row = find(Spelling(f"config.{key.value}"))
                         if row is not None:
                             self._add(key, f'"{key.value}"', row)
 
@@ -389,7 +392,7 @@ def translate(source: str) -> tuple[list[Found], str]:
     for one in sorted(found, key=lambda one: (one.number, one.column)):
         # One row is said once of a line; but of two modules that are imported, each is said.
         text = one.text if one.row is None or one.text.startswith("tvm.") else ""
-        kept.setdefault((one.number, one.row, one.line, text), one)
+        kept.setdefault((one.number, one.row, one.better, text), one)
     return _without_the_general(list(kept.values())), why
 
 
@@ -501,7 +504,7 @@ def _as_json(file: Path, found: list[Found], why: str) -> dict:
 def _today(one: Found) -> str:
     if one.row is None:
         return "not in this TVM"
-    return "none" if one.row.new == "none" else one.row.today
+    return old_names.called(one.lines) or one.row.new
 
 
 def _show(file: Path, found: list[Found], why: str) -> None:
@@ -525,7 +528,7 @@ def _show(file: Path, found: list[Found], why: str) -> None:
         table.add_column(name, overflow="fold", ratio=share)
     for one in found:
         written = Text("\n".join(one.lines))
-        if one.row and one.row.remark and not one.line:
+        if one.row and one.row.remark and not one.text.startswith(('"', 'f"')):
             written.append(("\n" if one.lines else "") + one.row.remark, style="dim")
         elif one.row is None:
             written.append("the table has no successor for it", style="dim")

@@ -2,7 +2,8 @@
 
 The file system tells of a save (watchfiles, on folders, so that an editor that saves by renaming is
 seen too). Where a container mount swallows that, the files are looked at every second all the same:
-what counts is whether an exercise's text changed, and so which one of a file is meant.
+what counts is whether an exercise's text changed, and so which one of a file is meant. They are
+also looked at while a check runs: what was saved since is checked instead.
 """
 
 from __future__ import annotations

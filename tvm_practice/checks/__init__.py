@@ -14,7 +14,7 @@ import linecache
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -36,13 +36,14 @@ TODO, RIGHT, WRONG = "todo", "right", "wrong"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one body: its state, the tutor's sentence, what it printed, and the loop nests
-    to show."""
+    """What became of one body: its state, the tutor's sentence, the hint that belongs to it, what
+    it printed, and the loop nests to show."""
 
     id: str
     whose: str
     state: str
     sentence: str = ""
+    hint: str = ""
     printed: str = ""
     nests: tuple[tuple[LoopNest | None, LoopNest], ...] = ()
 
@@ -88,17 +89,27 @@ class Check:
     id: str
     hints: tuple[str, ...]
     function: Callable[[Callable[..., Any], Trial], None]
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    def hint_for(self, diagnosis: str) -> str:
+        """The hint that belongs to a diagnosis; "" where only the tiers help."""
+        return next((hint for phrase, hint in self.told.items() if phrase in diagnosis), "")
 
 
-def check(exercise_id: str, hints: tuple[str, str, str]) -> Callable[[Callable], Check]:
+def check(
+    exercise_id: str, hints: tuple[str, str, str], told: Mapping[str, str] | None = None
+) -> Callable[[Callable], Check]:
     """Declare the check of an exercise, and its hints from a nudge to nearly the code.
+
+    told: hints for whoever was told a diagnosis, by a phrase of it; the first that it contains
+    counts. The diagnosis says what is wrong, the hint which way to look.
 
     The hints stand here, not in the lesson: beside the gap they would be read before the gap is
     tried.
     """
 
     def declare(function: Callable[[Callable[..., Any], Trial], None]) -> Check:
-        return Check(exercise_id, hints, function)
+        return Check(exercise_id, hints, function, told or {})
 
     return declare
 
@@ -159,13 +170,16 @@ def _grade_in_worker(
     faulthandler.enable()
     faulthandler.dump_traceback_later(0.95 * seconds)
     trial = Trial(seed)
-    state, sentence = RIGHT, ""
+    state, sentence, hint = RIGHT, "", ""
     try:
         body = exercise.body(exercise_id, whose)
         check_of(exercise_id).function(body, trial)
     except NotImplementedError:
         state = TODO
-    except (Wrong, exercise.BrokenAnswer) as error:
+    except Wrong as error:
+        state, sentence = WRONG, str(error)
+        hint = check_of(exercise_id).hint_for(sentence)
+    except exercise.BrokenAnswer as error:
         state, sentence = WRONG, str(error)
     except exercise.BrokenLesson as error:
         if whose == REFERENCE:
@@ -175,7 +189,7 @@ def _grade_in_worker(
         state, sentence = WRONG, f"Exercise {exercise_id} {_TOO_MUCH_MEMORY}"
     with suppress(OSError):  # it has printed all that it may
         sys.stdout.flush()
-    outcome = Outcome(exercise_id, whose, state, sentence, "", tuple(trial.nests))
+    outcome = Outcome(exercise_id, whose, state, sentence, hint, "", tuple(trial.nests))
     connection.send(("returned", outcome))
 
 

@@ -706,9 +706,19 @@ GPU_CASES = (
 DEPTH, WIDTH = 8, 4
 
 
-def gpu_step(exercise_id: str, body: Callable, trial: Trial, case):
+def gpu_step(
+    exercise_id: str,
+    body: Callable,
+    trial: Trial,
+    case,
+    slip: Callable[[LoopNest], str] = lambda _: "",
+):
     """Climb the GPU's ladder with references up to a step, and take that step with `body`; return
-    the nests before and after, and the schedule."""
+    the nests before and after, and the schedule.
+
+    slip: what is wrong with the nest so far, "" if nothing is. Where TVM refuses a primitive, the
+    mistake is often one that an earlier line made.
+    """
     size, threads, each = case
     tiling = lesson.Tiling(threads, each, DEPTH, WIDTH)
     sch = lesson.matmul(*size)
@@ -720,9 +730,15 @@ def gpu_step(exercise_id: str, body: Callable, trial: Trial, case):
         lesson.fetch_through_registers(sch, WIDTH)
         lesson.spread_rows(sch, DEPTH)
     given = {"2.6": (threads, each), "2.7": (DEPTH, WIDTH)}
-    before, after = on_gpu.taken(
-        sch, body, trial, *given.get(exercise_id, ()), alike=exercise_id == "2.9"
-    )
+    try:
+        before, after = on_gpu.taken(
+            sch, body, trial, *given.get(exercise_id, ()), alike=exercise_id == "2.9"
+        )
+    except Wrong as error:
+        where, refused, _ = str(error).partition("TVM refuses: ")
+        if refused and (why := slip(loop_nest(sch.mod))):
+            raise Wrong(f"{where}TVM refuses, but the mistake is further up. {why}") from None
+        raise
     return before, after, sch
 
 
@@ -857,7 +873,7 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
 def share(body: Callable, trial: Trial) -> None:
     for case in GPU_CASES:
         size, threads, _ = case
-        before, after, sch = gpu_step("2.7", body, trial, case)
+        before, after, sch = gpu_step("2.7", body, trial, case, _slip_before_fuse)
         block = product(after)
         _assert_pieces(block, before, after)
         for name in ("A", "B"):
@@ -865,6 +881,41 @@ def share(body: Callable, trial: Trial) -> None:
         function = assert_multiplies_on_gpu(sch, trial, size)
         copies = {name: _copy(after, name).loops[5:] for name in ("A", "B")}
         on_gpu.assert_side_by_side(sch, function, copies)
+
+
+def _slip_before_fuse(nest: LoopNest) -> str:
+    """Why a copy has no two loops of its own to fuse: what it holds is a single thread's, or a
+    single k's."""
+    block = nest.computing("C")
+    copies = {}
+    for name in ("A", "B"):
+        copies |= {
+            one.stores_to: one for one in nest.blocks if re.fullmatch(rf"{name}_\w+", one.stores_to)
+        }
+    if block is None or not copies:
+        return ""
+    pieces = block.position("k")
+    name, copy = list(copies.items())[-1]  # the one that is being moved
+    if copy.scope != "shared":
+        return (
+            f'{name} is in "{copy.scope or "global"}" memory. There each thread would copy what it '
+            "alone reads, a single row or column of the piece. The copy of what all threads of the "
+            f'block read is made by cache_read(block, {"AB".index(name[0])}, "shared").'
+        )
+    inside = [n for n in pieces if block.loops[n] in copy.loops]
+    if len(pieces) == 1 and inside:
+        return (
+            f"k is not split, and {name} is filled inside of {block.loops[pieces[0]].name}, for "
+            "every single k: there is one column of A or one row of B to copy. Split k by depth "
+            "first; the copy belongs into the outer part, ko."
+        )
+    if len(inside) == 2:
+        return (
+            f"compute_at has put {name} into {block.loops[pieces[1]].name}, which is ki: there is "
+            "one column of A or one row of B to copy, for every single k. It belongs into ko, "
+            f"{block.loops[pieces[0]].name}, once for every piece."
+        )
+    return ""
 
 
 def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
@@ -946,6 +997,14 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             "kernel. Take it from the loops ty and tx."
         )
     last = own[-1]
+    if copy.strides[-1] not in (0, 1):
+        step = f"{copy.strides[-1]} apart" if copy.strides[-1] else "in different rows"
+        raise Wrong(
+            f"Consecutive iterations of {last.name}, the innermost loop that fills {name}_shared, "
+            f"copy elements that lie {step}: the two loops were fused with the columns outside, so "
+            "that the piece is copied column by column. Fuse them in the order in which compute_at "
+            "left them, rows outside: sch.fuse(*sch.get_loops(copy)[-2:])."
+        )
     if last.kind != "vectorized":
         raise Wrong(
             f"{name}_shared is filled one element at a time; the innermost of its loops, `width` = "

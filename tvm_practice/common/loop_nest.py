@@ -165,7 +165,7 @@ class _Reader:
             return
         if block.init is not None:
             reduced = [
-                str(value)
+                _script(value)
                 for axis, value in zip(block.iter_vars, realize.iter_values, strict=True)
                 if axis.iter_type == tirx.IterVar.CommReduce
             ]
@@ -196,7 +196,7 @@ class _Reader:
         tiles = []
         for match in block.match_buffers:
             begins = [
-                str(self.analyzer.simplify(_substituted(index.min, values)))
+                _script(self.analyzer.simplify(_substituted(index.min, values)))
                 for index in match.source.region
             ]
             tiles.append(f"{_identifier(match.source.source.name)}[{', '.join(begins)}]")
@@ -240,8 +240,8 @@ class _Reader:
 
     def _guard(self, realize) -> str:
         """The condition under which a block runs; "" if it always does."""
-        always = str(self.analyzer.simplify(realize.predicate)) in ("True", "T.bool(True)", "1")
-        return "" if always else str(realize.predicate)
+        always = _plain(_script(self.analyzer.simplify(realize.predicate))) in ("True", "1")
+        return "" if always else _script(realize.predicate)
 
     def _strides(self, block, values: dict, variables: list) -> list[int | None]:
         """By how much one more iteration of each loop moves the address that the block writes."""
@@ -304,17 +304,18 @@ def _statement_lines(statement, analyzer) -> list[str]:
     """A statement without loops as lines of text; `x = x + y` is written `x += y`."""
     kind = type(statement).__name__
     if kind == "BufferStore":
-        indices = ", ".join(str(analyzer.simplify(index)) for index in statement.indices)
+        indices = ", ".join(_script(analyzer.simplify(index)) for index in statement.indices)
         target = _plain(f"{_identifier(statement.buffer.name)}[{indices or '()'}]")
-        value = _plain(str(analyzer.simplify(statement.value)))
+        value = _plain(_script(analyzer.simplify(statement.value)))
         if value.startswith(target + " + "):
             return [f"{target} += {value[len(target) + 3 :]}"]
         return [f"{target} = {value}"]
     if kind == "SeqStmt":
         return [line for child in statement.seq for line in _statement_lines(child, analyzer)]
     # Anything rarer is left to TVM's own printer, without the declarations it puts first.
-    lines = str(statement).splitlines()
-    return [_plain(line) for line in lines if not re.match(r"^\w+ = T\.(Buffer|u?int\d+)\(", line)]
+    declaration = rf"\w+ = {_PREFIX}\.(Buffer|u?int\d+)\("
+    lines = _script(statement).splitlines()
+    return [_plain(line) for line in lines if not re.match(declaration, line)]
 
 
 def _identifier(name: str) -> str:
@@ -322,8 +323,20 @@ def _identifier(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
+# What TVM's printer puts before a word of its own. It is "T" unless told otherwise, and then a
+# tensor that is named T is printed as T_1.
+_PREFIX = "_tir"
+
+
+def _script(node) -> str:
+    """An expression or a statement as TVM's own printer writes it."""
+    return node.script(extra_config={"tirx.prefix": _PREFIX})
+
+
 def _plain(text: str) -> str:
-    """TVMScript as plain arithmetic: T.float32(0.0) is 0.0, T.max(a, b) is max(a, b)."""
-    text = re.sub(r"T\.(?:float|int|uint|bool)\d*\((-?[\w.+-]+)\)", r"\1", text)
-    text = re.sub(r"\bT\.(?=\w)", "", text).replace(f"-{HIGHEST_FLOAT32}", "lowest float32")
+    """TVMScript as plain arithmetic: _tir.float32(0.0) is 0.0, _tir.max(a, b) is max(a, b)."""
+    text = re.sub(rf"{_PREFIX}\.(?:float|int|uint|bool)\d*\((-?[\w.+-]+)\)", r"\1", text)
+    text = re.sub(rf"\b{_PREFIX}\.(?=\w)", "", text).replace(
+        f"-{HIGHEST_FLOAT32}", "lowest float32"
+    )
     return text.replace(HIGHEST_FLOAT32, "highest float32")

@@ -28,7 +28,9 @@ MODULES = {
     )
 } | {"tvm": "tvm", "T": "T", "vta": "vta", "graph_executor": "tvm.contrib.graph_executor"}
 # Objects by the letters of the data, and the letters that an object of today may be taken for.
+KEYWORD = "keyword"  # the root of a keyword argument's spelling
 LETTERS = {"s", "sch", "cfg", "task", "tuner", "m", "f", "a", "mod"}
+SCHEDULES = {"s", "sch", "sched", "schedule"}  # what a schedule of te is called in a script
 _OBJECTS = {
     "Schedule": ("sch", "s[C]", "s"),
     "Executable": ("f", "m"),
@@ -74,20 +76,29 @@ class Row:
         """What to write today, as code."""
         return spans(self.new)
 
-    @property
-    def today(self) -> str:
-        """The names of today without their arguments."""
-        names = []
-        for line in self.lines:
-            for name in _called(line):
-                if name not in names:
-                    names.append(name)
-        return ", ".join(names) or self.new
+    def lines_of(self, key: str) -> tuple[str, ...]:
+        """The lines about one of the row's names: of a row about several, those that call what is
+        still called so."""
+        last = key.rpartition(".")[2]
+        if len(spans(self.old)) > 1:
+            same = [
+                line
+                for line in self.lines
+                if last in [name.rpartition(".")[2] for name in _called(line)]
+            ]
+            if same:
+                return tuple(same)
+        return self.lines
 
     @property
     def remark(self) -> str:
         """The note without links, which lead nowhere outside of the guide."""
         return re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r'"\1" in LEARNING_GUIDE.md', self.note)
+
+
+def called(lines: Iterable[str]) -> str:
+    """The names of today in these lines, without their arguments."""
+    return ", ".join(dict.fromkeys(name for line in lines for name in _called(line)))
 
 
 def _called(line: str) -> Iterator[str]:
@@ -260,7 +271,9 @@ def spellings(code: str) -> Iterator[Spelling]:
         yield from (Spelling(alias.name) for alias in statement.names)
     elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
         for setting in statement.value.keys:
-            yield Spelling("config." + ast.literal_eval(setting).split(".")[0])
+            yield Spelling("config." + ast.literal_eval(setting))
+    elif isinstance(statement, ast.Assign):
+        yield from (Spelling(f"{KEYWORD}.{target.id}") for target in statement.targets)
     elif isinstance(statement, ast.Expr):
         node = statement.value
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -398,8 +411,7 @@ def _keys(error: BaseException, text: str) -> Iterator[str]:
         if found := re.search(r"cannot import name '(\w+)' from '([\w.]+)'", text):
             yield full(f"{found[2]}.{found[1]}")
     elif isinstance(error, NameError):
-        if (name := error.name or "") in MODULES and _index().get(MODULES[name]):
-            yield MODULES[name]
+        yield from _uses(error, error.name or "")
     elif isinstance(error, AttributeError) and error.name:
         if isinstance(error.obj, ModuleType):
             yield full(f"{error.obj.__name__}.{error.name}")
@@ -407,6 +419,34 @@ def _keys(error: BaseException, text: str) -> Iterator[str]:
             for letter in _OBJECTS.get(type(error.obj).__name__, ()):
                 if (key := f"{letter}.{error.name}") in _index():
                     yield key
+
+
+def _uses(error: NameError, name: str) -> Iterator[str]:
+    """What a line does with a name that nothing was assigned to: pasted from an old script,
+    `s[C].tile` is about tile, whatever `s` was."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = frames[-1].line or "" if frames else ""
+    for use in re.findall(rf"(?<![\w.]){re.escape(name)}(?:\[[^\[\]]*\]|\.\w+)+", line):
+        chain = chain_of(ast.parse(use).body[0].value) if _parses(use) else None  # type: ignore[attr-defined]
+        if chain is None:
+            continue
+        rest = chain.removeprefix(name)
+        if name in MODULES:
+            yield full(chain)
+        elif name in SCHEDULES and f"s{rest}" in _index():
+            yield f"s{rest}"
+        elif chain in _index():
+            yield chain
+    if name in MODULES and _index().get(MODULES[name]):
+        yield MODULES[name]
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _sentence(name: str, row: Row, key: str, line: str = "") -> str:
@@ -418,10 +458,11 @@ def _sentence(name: str, row: Row, key: str, line: str = "") -> str:
         return f"{name} is of an older TVM{gone}, and nothing took its place" + (
             f" ({remark})." if remark else "."
         )
-    today = f"`{line}`" if line else row.new
-    return f"{name} is of an older TVM{gone}. Today: {today}" + (
-        f" ({remark})." if remark and not line else "."
-    )
+    if line:
+        return f"{name} is of an older TVM{gone}. Today: `{line}`."
+    lines = row.lines_of(key)
+    today = f"`{lines[0]}`" if len(lines) == 1 else row.new
+    return f"{name} is of an older TVM{gone}. Today: {today}" + (f" ({remark})." if remark else ".")
 
 
 def imports(lines: Iterable[str]) -> list[str]:

@@ -47,7 +47,8 @@ class Record:
     """What became of one exercise.
 
     state and digest: of the text that was graded last; solved: when it was first right; hints: how
-    many tiers were shown; runs: how often it was graded.
+    many tiers were shown; runs: how often it was graded; advice: the hint for what the last run
+    found, and advised: whether it was shown.
     """
 
     state: str = TODO
@@ -56,6 +57,8 @@ class Record:
     solved: str = ""
     hints: int = 0
     runs: int = 0
+    advice: str = ""
+    advised: bool = False
 
 
 @dataclass
@@ -240,8 +243,9 @@ def _write(progress: Progress) -> None:
     answers.write_whole(FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def graded(exercise_id: str, state: str, text: str | None) -> str:
-    """Remember the state in which an exercise's text was found; returns update's sentence."""
+def graded(exercise_id: str, state: str, text: str | None, advice: str = "") -> str:
+    """Remember the state in which an exercise's text was found, and the hint for what is wrong with
+    it; returns update's sentence."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
 
     def change(progress: Progress) -> None:
@@ -253,16 +257,21 @@ def graded(exercise_id: str, state: str, text: str | None) -> str:
             when=now,
             solved=old.solved or (now if state == RIGHT else ""),
             runs=old.runs + 1,
+            advice=advice,
+            advised=old.advised and advice == old.advice,
         )
 
     return update(change)
 
 
 def hinted(exercise_id: str, tiers: int) -> str:
-    """Remember how many hints were shown; returns update's sentence."""
+    """Remember that the hints up to a tier were shown, and the one for what the last run found, if
+    there is one; returns update's sentence."""
 
     def change(progress: Progress) -> None:
         old = progress.of(exercise_id)
-        progress.records[exercise_id] = replace(old, hints=max(old.hints, tiers))
+        progress.records[exercise_id] = replace(
+            old, hints=max(old.hints, tiers), advised=bool(old.advice)
+        )
 
     return update(change)

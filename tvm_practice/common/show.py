@@ -60,6 +60,14 @@ def say(text: str) -> None:
     console.print(Markdown(text))
 
 
+def hints(tiers: Sequence[str], advice: str = "") -> None:
+    """The hint for what the last run found, if there is one, and the tiers so far."""
+    if advice:
+        say(f"For what the last run found: {advice}")
+    for number, text in enumerate(tiers, 1):
+        say(f"{number}. {text}")
+
+
 def line(text: str, style: str = "") -> None:
     """One line as it is."""
     console.print(Text(text, style=style))

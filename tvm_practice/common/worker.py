@@ -31,6 +31,9 @@ _context.set_forkserver_preload(["tvm_practice.common.import_tvm"])
 GIB = 1 << 30
 FILE_LIMIT = 64 << 20  # bytes that a limited worker may write into any one file, its output too
 PRINTED_KEPT = 1 << 16
+LOOK_SECONDS = 0.3  # between two looks at what may end a wait
+
+_look: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,14 @@ class Worker:
 
     def _has_answer(self, seconds: float) -> bool:
         """Whether an answer comes in time. It waits in steps: a Ctrl-C that another thread took, as
-        a spinner's does while a process is being started, is only noticed between them."""
+        a spinner's does while a process is being started, is only noticed between them; and whoever
+        asked for it may look for a reason to give up."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self.connection.poll(min(left, 0.5)):
+            if self.connection.poll(min(left, LOOK_SECONDS)):
                 return True
+            if _look is not None:
+                _look()
         return self.connection.poll(0)
 
     def printed(self) -> str:
@@ -165,6 +171,18 @@ def call(
     """
     with Worker(_send_result, function, arguments, limit_memory=limit_memory) as worker:
         return worker.answer(seconds)
+
+
+@contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """While a worker is waited for, call `look` a few times a second; what it raises ends the wait,
+    and with it the worker."""
+    global _look
+    before, _look = _look, look
+    try:
+        yield
+    finally:
+        _look = before
 
 
 @contextmanager
