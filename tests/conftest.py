@@ -10,7 +10,10 @@ import os
 
 import pytest
 
-os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and what goes into a pipe would fold
+# pytest-xdist sets COLUMNS, and what goes into a pipe would fold; ./practice and uv set the others,
+# and commands would be printed in another form.
+for name in ("COLUMNS", "TVM_PRACTICE_COMMAND", "UV_RUN_RECURSION_DEPTH"):
+    os.environ.pop(name, None)
 
 SLOW_FILES = {
     "test_answers.py": "every wrong answer gets its diagnosis",

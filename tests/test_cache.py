@@ -115,9 +115,9 @@ def predicted_and_measured(order: tuple[int, int, int]) -> tuple[int, float]:
     import tvm
 
     from tvm_practice.common import exercise
+    from tvm_practice.common.accesses import accesses
     from tvm_practice.common.target import build
     from tvm_practice.report import ladders
-    from tvm_practice.report.accesses import accesses
 
     lesson = exercise.load_lesson("manual_schedule")
 
