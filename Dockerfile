@@ -1,8 +1,10 @@
 FROM python:3.12-slim-bookworm
 
 # TVM needs no compiler: it generates machine code by itself, and links it in memory. g++ is for --target cuda-sim, which
-# compiles CUDA code for the CPU.
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+# compiles CUDA code for the CPU, and for the lab on deployment, which links. PACKAGES: what else to install, such as
+# "qemu-user g++-aarch64-linux-gnu", with which that lab runs a model for AArch64.
+ARG PACKAGES=""
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ $PACKAGES && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir --root-user-action=ignore "uv>=0.9,<1"
 
 # The environment lies outside /workspace, which the project folder is mounted over. Bytecode is compiled now, because

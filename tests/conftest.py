@@ -21,6 +21,7 @@ SLOW_FILES = {
     "test_command_line.py": "phases and labs through their commands",
     "test_cost_model.py": "searches over a whole space of schedules",
     "test_cuda_device.py": "what a GPU would run, in the simulator",
+    "test_deploy.py": "models as libraries, in processes without a compiler",
     "test_doctor.py": "every finding of the doctor, on a machine broken for it",
     "test_exercise_pages.py": "the pages of the exercises, made again",
     "test_explain.py": "schedules replayed primitive by primitive",

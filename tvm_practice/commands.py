@@ -45,7 +45,10 @@ COMMANDS = {
     "list": ("tvm_practice.commands:list_", "Every exercise and lab with its state."),
     "run": ("tvm_practice.running:run", "Grade an exercise, or run a whole lesson."),
     "watch": ("tvm_practice.watching:watch", "Check an exercise whenever its file is saved."),
-    "hint": ("tvm_practice.commands:hint", "A hint for the last mistake, then one tier more each time."),
+    "hint": (
+        "tvm_practice.commands:hint",
+        "A hint for the last mistake, then one tier more each time.",
+    ),
     "solution": (
         "tvm_practice.commands:solution",
         "The reference, once solved or after the hints.",

@@ -39,6 +39,7 @@ from tvm_practice.common.exercise import (
     lesson_module,
     lesson_path,
 )
+from tvm_practice.common.own_model import Refused
 from tvm_practice.common.status import (
     ANSWER_WRONG,
     COULD_NOT_RUN,
@@ -61,6 +62,7 @@ class Options:
     seed: int
     size: tuple[int, int, int] | None
     trials: int | None
+    model: str | None = None  # the learner's own, for the lab on deployment
 
     @property
     def kind(self) -> str:
@@ -301,7 +303,7 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         show.line("\nInterrupted.")
         return INTERRUPTED
-    except (target.UnusableTarget, UnusableSize, BrokenLesson) as error:
+    except (target.UnusableTarget, UnusableSize, BrokenLesson, Refused) as error:
         return _refuse(str(error))
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
@@ -496,6 +498,18 @@ _HINTS = (
 _LABS = click.option("--labs", is_flag=True, help="The labs too, after the phases.")
 
 
+# What only one lesson takes.
+_OF_LESSON = {
+    "deploy": (
+        click.option(
+            "--model",
+            metavar="FILE:FUNCTION",
+            help="Your own PyTorch model: a function that returns it and example inputs.",
+        ),
+    )
+}
+
+
 def _run(
     lessons: Sequence[str],
     hint: str | None,
@@ -546,7 +560,12 @@ def _command(
 def run_lesson_from_command_line(lesson: str) -> int:
     """The entry of `python -m tvm_practice.<phase>` and of the labs; returns the exit status."""
     return _status_of(
-        _command(f"python -m {lesson_module(lesson)}", f"{TITLES[lesson]}.", (lesson,))
+        _command(
+            f"python -m {lesson_module(lesson)}",
+            f"{TITLES[lesson]}.",
+            (lesson,),
+            _OF_LESSON.get(lesson, ()),
+        )
     )
 
 

@@ -32,6 +32,7 @@ LABS = (
     "tensor_cores",
     "depthwise_conv2d",
     "attention",
+    "deploy",
 )
 LESSONS = PHASES + LABS
 
@@ -48,6 +49,7 @@ TITLES = {
     "tensor_cores": "Tensor cores: a warp multiplies tiles",
     "attention": "Attention in one kernel",
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
+    "deploy": "Deployment: a model without its compiler",
 }
 
 CPU, GPU = "cpu", "gpu"

@@ -93,6 +93,11 @@ def line(text: str, style: str = "") -> None:
     console.print(Text(text, style=style))
 
 
+def command(text: str) -> None:
+    """A command to be copied: never folded, however long it is."""
+    console.print(Text(f"    {text}"), soft_wrap=True)
+
+
 def code(text: str, language: str = "python", most_lines: int = 60) -> None:
     """Source text, indented; long texts are cut with a line that says so."""
     lines = text.rstrip().splitlines()
