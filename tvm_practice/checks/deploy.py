@@ -272,7 +272,7 @@ def _in_words(raised: str) -> str:
             f"{at}the virtual machine was not told where to run; its vm_initialization comes "
             "before the first call."
         )
-    if "Module has no function 'main'" in raised:
+    if 'no function "main"' in raised:
         return (
             f"{at}main is not in the library itself, which has kernels and bytecode, but in the "
             "virtual machine that vm_load_executable makes of them."

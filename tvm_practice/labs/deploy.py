@@ -72,8 +72,8 @@ def export(module: IRModule, target: Target, path: str, linker: str) -> None:
 
 # ----------------------------------------------------------------- worked: a program without Python
 #
-# deployment/run_model.cc, next to this file, runs such a library from C++. Read it: it is short, and
-# four of its lines matter:
+# deployment/run_model.cc, next to this file, runs such a library from C++. Read it; it is short.
+# Four of its lines matter:
 #
 #     Module::LoadFromFile(path)                   loads the library
 #     library->GetFunction("vm_load_executable")   makes a virtual machine of the bytecode in it
