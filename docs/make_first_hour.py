@@ -37,7 +37,7 @@ LEFT_BEHIND = (
 )
 
 COLUMNS = 96
-IN_README = 16  # lines
+IN_README = 22  # lines
 SECONDS = 600
 
 HEAD = """\
@@ -243,9 +243,14 @@ def page_of(played: list[str]) -> str:
 
 
 def beginning(page: str) -> str:
-    """What README.md shows of the page: the first lines of all that was typed and printed."""
-    blocks = re.findall(r"^```text\n(.*?)\n```$", page, re.M | re.S)
-    lines = "\n".join(blocks).splitlines()
+    """What README.md shows of the page: the first lines of all that was typed and printed, and
+    under a # what was written into a lesson."""
+    lines: list[str] = []
+    for kind, block in re.findall(r"^```(text|python)\n(.*?)\n```$", page, re.M | re.S):
+        typed = block.splitlines()
+        if kind == "python":
+            typed = ["# written into the lesson:", *(f"#   {one.strip()}" for one in typed)]
+        lines += typed
     return "\n".join([*lines[:IN_README], "..."])
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.learner import PACKAGE, ROOT, Learner
 from tvm_practice.commands import COMMANDS, course
 from tvm_practice.common import answers
+from tvm_practice.common.command import VARIABLE
 from tvm_practice.common.exercise import LESSONS, catalogue, exercises_of
 
 AS_SHIPPED = os.environ.get("TVM_PRACTICE_AS_SHIPPED") == "1"
@@ -61,6 +62,17 @@ def test_list_answers_at_once_and_loads_nothing_heavy(learner) -> None:
     assert not modules & {"tvm", "torch", "numpy", "rich", "multiprocessing", "watchfiles"}
     spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert spent < 0.3, f"{spent:.2f} s of a processor"
+
+
+def test_grading_an_exercise_loads_no_torch_in_any_process(learner) -> None:
+    mark = learner.folder / "torch was loaded"
+    (learner.folder / "torch.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    learner.answers("te_basics", "1.1", "matmul")
+    done = learner.types("run", "1.1")
+    assert "1.1  Matrix multiplication  right" in done.stdout
+    assert not mark.exists()
+    learner.python("-c", "import torch")
+    assert mark.exists(), "it would have been seen"
 
 
 def test_list_into_a_program_that_stops_reading(learner) -> None:
@@ -198,6 +210,19 @@ def test_after_a_wrong_run_the_first_hint_is_for_what_it_found(learner) -> None:
         "The docstring ends with the tensors"
         in learner.python("-m", "tvm_practice.te_basics", "--hint", "1.1").stdout
     )
+
+
+def test_a_hint_for_what_the_last_run_found_goes_with_the_text(learner) -> None:
+    learner.body("te_basics", "1.1", "    return None")
+    assert learner.types("run", "1.1").returncode == 1
+    assert learner.types("reset", "1.1").returncode == 0
+    for shown in (
+        learner.types("hint", "1.1"),
+        learner.types("hint", "1.1", "--again"),
+        learner.python("-m", "tvm_practice.te_basics", "--hint", "1.1"),
+    ):
+        assert shown.returncode == 0
+        assert "Look at row_sum" in shown.stdout and "last run" not in shown.stdout
 
 
 def test_hint_without_an_id_is_about_the_next_exercise(learner) -> None:
@@ -378,28 +403,39 @@ def test_a_lesson_has_one_name_in_every_command(learner, name: str) -> None:
 def test_a_lesson_that_is_gone_is_a_sentence_everywhere(learner) -> None:
     learner.file("te_basics").rename(learner.folder / "away")
     way_out = "`git checkout -- tvm_practice/te_basics.py` gives back what was committed last."
+    gone = f"tvm_practice/te_basics.py is gone: save it again from your editor, or {way_out}"
     for command in (
-        ("list",),
-        ("list", "te_basics"),
-        ("progress",),
         ("run",),
         ("run", "1.2"),
-        ("hint",),
+        ("run", "1.2", "--solutions"),
         ("solution", "1.2", "--anyway"),
         ("reset", "1.2"),
         ("diff", "1.2", "--anyway"),
     ):
-        told = refused(learner.types(*command))
-        assert told == (
-            f"tvm-practice: tvm_practice/te_basics.py is gone: save it again from your editor, "
-            f"or {way_out}\n"
-        ), command
+        assert refused(learner.types(*command)) == f"tvm-practice: {gone}\n", command
     lesson = learner.types("run", "1", "--quick")  # as when it is damaged: others would go on
-    assert lesson.returncode == 1 and "te_basics.py is gone" in lesson.stdout
+    assert lesson.returncode == 2 and "te_basics.py is gone" in lesson.stdout
     page = learner.types("report")
-    assert page.returncode == 2 and way_out in page.stderr
-    assert learner.types("run", "2.1").returncode == 0, "the rest of the course goes on"
-    assert learner.types("hint", "2.1").returncode == 0
+    assert page.returncode == 0 and "te_basics.py is gone" in page.stdout
+    assert "Look at row_sum" in learner.types("hint", "1.1").stdout
+
+
+def test_where_a_lesson_is_gone_the_rest_of_the_course_goes_on(learner) -> None:
+    for lesson in ("te_basics", "conv1d"):
+        learner.file(lesson).unlink()
+    listed = learner.types("list")
+    assert listed.returncode == 0
+    assert "what to compute  its file is gone\n" in listed.stdout
+    assert len(listed.stdout.splitlines()) == len(catalogue()) + len(LESSONS)
+    assert re.findall(r"(\w+)\.py is gone: save it again", listed.stderr) == ["te_basics", "conv1d"]
+    assert re.search(r"te_basics .*file gone$", learner.types("progress").stdout, re.MULTILINE)
+    two = learner.types("list", "2")
+    assert (two.returncode, two.stderr) == (0, "")
+    learner.answers("manual_schedule", "2.1", "tile")
+    done = learner.types("run", "2.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "right" in done.stdout and "Next: 1.1" in done.stdout
+    assert learner.types("hint", "2").stdout.startswith("2.2 is the first of phase 2")
 
 
 def test_a_tvm_that_cannot_be_loaded_is_told_with_its_reason(learner) -> None:
@@ -425,6 +461,8 @@ def test_commands_are_printed_as_they_are_typed(learner, before: str) -> None:
     }.items():
         shown = learner.types(*command, TVM_PRACTICE_COMMAND=before)
         assert told in shown.stdout + shown.stderr, command
+    bench = learner.python("-m", "tvm_practice.bench", "--help", env={VARIABLE: before})
+    assert f"{before} python -m tvm_practice.bench matmul" in bench.stdout
 
 
 def test_a_command_that_is_not_on_the_path_is_printed_as_its_file(learner) -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tvm_practice.common import answers, progress
+from tvm_practice.common import answers, progress, said
 from tvm_practice.common.exercise import catalogue
 from tvm_practice.common.progress import RIGHT, TODO, WRONG, Progress, Record
 
@@ -19,8 +19,9 @@ from tvm_practice.common.progress import RIGHT, TODO, WRONG, Progress, Record
 def folder(tmp_path, monkeypatch):
     """A progress folder of the test's own."""
     monkeypatch.setattr(progress, "FOLDER", tmp_path)
-    for name in ("FILE", "BACKUP", "DAMAGED", "LOCK"):
+    for name in ("FILE", "BACKUP", "LOCK"):
         monkeypatch.setattr(progress, name, tmp_path / getattr(progress, name).name)
+    monkeypatch.setattr(said, "FILE", tmp_path / said.FILE.name)
     return tmp_path
 
 
@@ -44,7 +45,7 @@ def test_the_hint_for_what_the_last_run_found_is_new_until_it_was_shown() -> Non
 
     progress.graded("1.1", WRONG, "one", "look at k")
     assert shown() == ("look at k", False)
-    progress.hinted("1.1", 0)
+    progress.hinted("1.1", 0, advised=True)
     assert shown() == ("look at k", True)
     progress.graded("1.1", WRONG, "two", "look at k")
     assert shown() == ("look at k", True), "the same mistake again: time for the next tier"
@@ -54,28 +55,60 @@ def test_the_hint_for_what_the_last_run_found_is_new_until_it_was_shown() -> Non
     assert shown() == ("", False)
 
 
+def test_the_hint_for_what_the_last_run_found_is_about_the_text_that_was_run() -> None:
+    progress.graded("1.1", WRONG, "one", "look at k")
+    found = progress.read()
+    assert found.advice("1.1", "one  \n") == "look at k"
+    assert found.advice("1.1", "two") == found.advice("1.1", None) == ""
+
+
 def test_the_file_holds_nothing_that_was_typed(folder) -> None:
     progress.graded("1.1", RIGHT, "a secret answer")
+    progress.say("Why?", "a secret reason")
+    progress.graded("1.2", RIGHT, "another")
     assert "secret" not in progress.FILE.read_text()
     assert json.loads(progress.FILE.read_text())["version"] == progress.VERSION
 
 
-def test_what_was_said_to_a_key_question_is_kept_with_the_rest() -> None:
-    assert progress.said("Why?", "Because.") == ""
+def test_what_was_said_to_a_key_question_outlives_the_progress_file() -> None:
+    assert progress.say("Why?", "Because.") == ""
+    assert progress.say("How?", "## Like: this, 2026-01-01: so") == ""
+    assert progress.say("Why?", "It is so.") == ""
     progress.graded("1.1", RIGHT, "one")
-    assert progress.said("Why?", "It is so.") == ""
-    found = progress.read()
-    assert found.said == {"Why?": "It is so."}
-    assert found.of("1.1").state == RIGHT
+    progress.FILE.unlink()
+    assert progress.said() == {"Why?": "It is so.", "How?": "## Like: this, 2026-01-01: so"}
+    assert "Because." in said.FILE.read_text(), "nothing that was said is taken away"
 
 
-def test_a_file_of_the_first_version_is_read_and_goes_on() -> None:
+def test_what_was_said_may_be_edited_and_its_file_may_be_unreadable() -> None:
+    progress.say("Why?", "Because.")
+    text = said.FILE.read_text().replace("Because.\n", "Because\nof the cache.")
+    said.FILE.write_text("# My answers\n\n" + text.rstrip())
+    assert progress.said() == {"Why?": "Because of the cache."}
+    progress.say("How?", "So.")
+    assert progress.said() == {"Why?": "Because of the cache.", "How?": "So."}
+    said.FILE.unlink()
+    said.FILE.mkdir()
+    assert progress.said() == {}
+    assert "could not be written" in progress.say("Why?", "Because.")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_earlier_version_is_read_and_goes_on(version: int) -> None:
     entry = {"state": RIGHT, "digest": progress.digest("one"), "runs": 1}
-    progress.FILE.write_text(json.dumps({"version": 1, "exercises": {"1.1": entry}}))
-    assert progress.said("Why?", "Because.") == ""
+    words = {"said": {"Why?": "Because.", "How?": "So."}} if version == 2 else {}
+    before = {"version": version, "exercises": {"1.1": entry}, **words}
+    progress.FILE.write_text(json.dumps(before))
+    assert progress.said() == words.get("said", {})
+    assert progress.say("Why?", "It is so.") == ""
     found = progress.read()
     assert (found.trouble, found.of("1.1").state) == ("", RIGHT)
-    assert found.said == {"Why?": "Because."}
+    assert progress.said() == words.get("said", {}) | {"Why?": "It is so."}
+    if version == 2:
+        assert "Because." in said.FILE.read_text() and not found.said
+        progress.FILE.write_text("nonsense")  # its backup still has the earlier words
+        progress.graded("1.2", WRONG, "two")
+        assert progress.said() == {"Why?": "It is so.", "How?": "So."}
 
 
 STUB = 'def f():\n    raise NotImplementedError("1.1 f")'
@@ -129,8 +162,9 @@ def test_a_damaged_file_is_recovered_from_its_backup(damage: bytes) -> None:
     assert found.trouble.count("\n") == 0
     assert found.of("1.1").state == RIGHT
     told = progress.graded("1.3", WRONG, "three")
-    assert progress.DAMAGED.name in told
-    assert progress.DAMAGED.read_bytes() == damage, "what was there is kept"
+    kept = progress.FOLDER / "progress.damaged-1.json"
+    assert kept.name in told
+    assert kept.read_bytes() == damage, "what was there is kept"
     again = progress.read()
     assert again.trouble == ""
     assert {known: one.state for known, one in again.records.items()} == {
@@ -144,7 +178,10 @@ def test_a_damaged_file_without_a_backup_starts_anew_and_says_so() -> None:
     assert "has no backup" in progress.read().trouble
     progress.graded("1.1", RIGHT, "one")
     assert progress.read().of("1.1").state == RIGHT
-    assert progress.DAMAGED.read_text() == "nonsense"
+    progress.FILE.write_text("more of it")
+    assert "progress.damaged-2.json" in progress.graded("1.1", RIGHT, "one")
+    kept = sorted(progress.FOLDER.glob("progress.damaged-*.json"))
+    assert [one.read_text() for one in kept] == ["nonsense", "more of it"]
 
 
 def test_a_newer_version_is_left_alone() -> None:
@@ -193,7 +230,7 @@ from pathlib import Path
 from tvm_practice.common import progress
 folder = Path(sys.argv[1])
 progress.FOLDER = folder
-for name in ("FILE", "BACKUP", "DAMAGED", "LOCK"):
+for name in ("FILE", "BACKUP", "LOCK"):
     setattr(progress, name, folder / getattr(progress, name).name)
 for number in range(20):
     assert progress.graded(f"{sys.argv[2]}.{number}", "right", "text") == ""

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from datetime import datetime
@@ -17,7 +19,7 @@ import pytest
 
 from tests import report_page
 from tvm_practice import main
-from tvm_practice.common import accesses, cache, exercise, worker
+from tvm_practice.common import accesses, cache, command, exercise, worker
 from tvm_practice.common.accesses import MOST_BUFFERS, Buffer, Program
 from tvm_practice.common.loop_nest import Line, LoopNest
 from tvm_practice.report import ladders, page, runs
@@ -262,6 +264,32 @@ def test_a_lesson_says_in_its_report_when_it_ran(tmp_path, monkeypatch) -> None:
     assert abs((datetime.now().astimezone() - began).total_seconds()) < 60
 
 
+SAVER = """
+import sys
+from pathlib import Path
+from tvm_practice import main
+main.REPORTS = Path(sys.argv[1])
+session = main.Session("conv1d", main.Options("cpu", True, True, 1, None, None))
+session.report = {"results": [sys.argv[2] * 10_000] * 20}
+for _ in range(40):
+    session.save_report({})
+"""
+
+
+def test_two_courses_at_once_write_their_reports_whole(tmp_path) -> None:
+    savers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(tmp_path), name], stdout=subprocess.PIPE, text=True
+        )
+        for name in "ab"
+    ]
+    told = [saver.communicate()[0] for saver in savers]
+    assert told == ["", ""], "each could be written"
+    content = json.loads((tmp_path / "conv1d.json").read_text())
+    assert len({letter for one in content["results"] for letter in one}) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["conv1d.json"]
+
+
 def test_what_is_not_there_or_has_no_times_is_nothing_to_tell(root) -> None:
     told: list[str] = []
     assert runs.measured(root, MATMUL, told.append) == []
@@ -319,8 +347,9 @@ def test_a_search_becomes_a_curve(root) -> None:
     assert (curve["title"], curve["machine"]) == ("matmul 64 x 64 x 64", "znver9, 2 threads")
 
 
-def test_where_nothing_was_measured_the_page_says_what_to_run() -> None:
-    content = {
+def nothing_measured() -> dict:
+    """The content of a page before anything was measured."""
+    return {
         "made": "now",
         "machine": {**MACHINE},
         "ladders": [
@@ -340,13 +369,39 @@ def test_where_nothing_was_measured_the_page_says_what_to_run() -> None:
         "progress": {"lessons": [], "solved": 0, "total": 0, "trouble": ""},
         "trouble": ["It is damaged."],
     }
-    text = page.html(content)
+
+
+def test_where_nothing_was_measured_the_page_says_what_to_run() -> None:
+    text = page.html(nothing_measured())
     words = re.sub(r"<[^>]*>", "", text)
     assert "run manual_schedule" in words and "run auto_tune" in words
     assert "tvm-practice run 1.1 checks it" in " ".join(words.split())
     assert "It is damaged." in text
     assert "could not be drawn: &lt;b&gt;" in text
     assert "GFLOP/s</th>" not in text
+
+
+def test_the_page_prints_commands_as_they_are_typed() -> None:
+    made = (
+        "from tvm_practice.report import page, runs; from tests import test_report as one; "
+        "print(runs.BENCH); print(runs.EXPLAIN); print(page.html(one.nothing_measured()))"
+    )
+    environment = {**os.environ, command.VARIABLE: "./practice"}
+    done = subprocess.run(
+        [sys.executable, "-c", made],
+        cwd=report_page.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    words = re.sub(r"<[^>]*>", "", done.stdout)
+    assert words.startswith("./practice python -m tvm_practice.bench\n")
+    assert words.splitlines()[1].startswith("./practice python -m tvm_practice.explain 2.5 --json")
+    assert "python -m" not in (page.HERE / "page.html").read_text()
+    for rest in ("run 1.1", "run auto_tune", "report"):
+        assert f"./practice tvm-practice {rest}" in words
+    assert words.count("tvm-practice ") == words.count("./practice tvm-practice ")
 
 
 def test_nothing_in_the_data_ends_its_element() -> None:
@@ -380,9 +435,6 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path) -> None:
 
 
 def test_the_help_has_an_example_and_loads_neither_tvm_nor_torch() -> None:
-    import subprocess
-    import sys
-
     loaded = (
         "import sys, tvm_practice.report as r; print({'tvm', 'torch', 'jinja2'} & {*sys.modules})"
     )

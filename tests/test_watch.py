@@ -84,6 +84,21 @@ def still_running(learner: Learner, seconds: float = 10) -> list[str]:
         time.sleep(0.1)
 
 
+def hangs(learner: Learner) -> Path:
+    """Type a 1.1 that never ends; returns the file that it makes when it runs."""
+    mark = learner.folder / "it runs"
+    typed = f"    open({str(mark)!r}, 'w').close()\n    while True:\n        pass"
+    learner.body("te_basics", "1.1", typed)
+    return mark
+
+
+def appears(path: Path, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.05)
+
+
 def ended(child) -> int | None:
     child.expect("Watching ended")
     child.expect(pexpect.EOF)
@@ -115,6 +130,40 @@ def test_each_save_checks_the_exercise_that_changed_and_nothing_else(learner, wa
     assert "Traceback" not in child.before
 
 
+EVERYTHING_SOLVED = """
+import re
+from tvm_practice.common import answers, progress
+from tvm_practice.common.exercise import LESSONS, lesson_path
+for lesson in LESSONS:
+    path = lesson_path(lesson)
+    path.write_text(re.sub(r"raise NotImplementedError[(](.*)[)]", r"return \\1", path.read_text()))
+
+def solve(found):
+    for lesson in LESSONS:
+        for known, text in answers.texts(lesson).items():
+            digest = progress.digest(text)
+            found.records[known] = progress.Record(progress.RIGHT, digest, solved="then", runs=1)
+
+assert progress.update(solve) == "" and progress.following() is None
+"""
+
+
+def test_with_everything_solved_whatever_is_changed_is_checked(learner, watching) -> None:
+    done = learner.python("-c", EVERYTHING_SOLVED)
+    assert done.returncode == 0, done.stderr
+    child = watching()
+    assert "Every exercise is solved" in child.before
+    learner.answers("te_basics", "1.2", "bias_relu")
+    child.expect("1.2  Bias and ReLU: two stages .*right")
+    child.expect("waiting for a save of tvm_practice/te_basics.py")
+    child.sendintr()
+    assert ended(child) == 130
+    child = watching("2")
+    assert "Every exercise of phase 2 is solved" in child.before
+    child.sendintr()
+    assert ended(child) == 130
+
+
 def test_with_an_id_only_that_exercise_is_checked(learner, watching) -> None:
     child = watching("1.2", "--poll")
     learner.body("te_basics", "1.1", "    return []")
@@ -141,7 +190,7 @@ def test_a_save_that_no_event_tells_of_is_noticed_all_the_same(learner, watching
 
 def test_a_save_while_a_check_runs_is_not_lost(learner) -> None:
     child = learner.at_terminal("watch", "1.1")
-    time.sleep(0.8)  # it has read the file, and is grading
+    child.expect("Matrix multiplication")  # the spinner: it has read the file, and is grading
     learner.answers("te_basics", "1.1", "matmul")
     child.expect("waiting for a save")
     if "right" not in child.before:
@@ -151,11 +200,9 @@ def test_a_save_while_a_check_runs_is_not_lost(learner) -> None:
 
 
 def test_a_save_stops_the_check_that_runs(learner) -> None:
-    endless = "    while True:\n        pass"
-    learner.body("te_basics", "1.1", endless)
+    running = hangs(learner)
     child = learner.at_terminal("watch")
-    child.expect("Matrix multiplication")  # the spinner
-    time.sleep(3)
+    appears(running)
     learner.answers("te_basics", "1.2", "bias_relu")
     child.expect("the check of 1.1 was stopped", timeout=20)  # far less than the time limit
     child.expect("1.2  Bias and ReLU.*right")
@@ -191,14 +238,15 @@ def test_a_file_that_is_gone_is_told_and_watching_goes_on_when_it_is_back(
     assert ended(child) == 130
 
 
-@pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["while it starts", "while it runs"])
+@pytest.mark.parametrize("runs", [False, True], ids=["while it starts", "while it runs"])
 def test_ctrl_c_while_a_check_runs_ends_at_once_and_leaves_nothing_behind(
-    learner, seconds: float
+    learner, runs: bool
 ) -> None:
-    learner.body("te_basics", "1.1", "    while True:\n        pass")
+    running = hangs(learner)
     child = learner.at_terminal("watch", "1.1")
     child.expect("Matrix multiplication")  # the spinner
-    time.sleep(seconds)
+    if runs:
+        appears(running)
     child.sendintr()
     child.expect("Watching ended", timeout=20)  # far less than the check's time limit
     child.expect(pexpect.EOF)

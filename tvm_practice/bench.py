@@ -20,7 +20,6 @@ import importlib
 import importlib.metadata
 import json
 import math
-import os
 import re
 import secrets
 import sys
@@ -33,7 +32,8 @@ from typing import Any
 
 import click
 
-from tvm_practice.common import records, roofline, show, target, timing, verify, worker
+from tvm_practice.common import answers, records, roofline, show, target, timing, verify, worker
+from tvm_practice.common.command import module
 from tvm_practice.common.cuda import device
 from tvm_practice.common.exercise import LABS, PACKAGE, REFERENCE, exercises_of
 from tvm_practice.common.status import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED
@@ -247,9 +247,8 @@ def is_peak(name: str) -> bool:
 
 def write(path: Path, report: Report) -> None:
     """Write the file, whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    text = json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n"
+    answers.write_whole(path, text.encode())
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -634,10 +633,10 @@ def check_writable(path: Path, option: str) -> None:
         raise Refused(f"{option} {path} cannot be written: {error.strerror or error}.") from None
 
 
-EPILOG = """Example:
+EPILOG = f"""Example:
 
 \b
-python -m tvm_practice.bench matmul --sizes 512,1000x517x333 --json cpu.json --plot pictures"""
+{module("bench matmul --sizes 512,1000x517x333 --json cpu.json --plot pictures")}"""
 
 
 @click.command(

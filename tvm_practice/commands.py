@@ -34,7 +34,9 @@ from tvm_practice.common.exercise import (
     Exercise,
     catalogue,
     exercises_of,
+    gone,
     lesson_file,
+    lesson_path,
 )
 from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
 
@@ -190,15 +192,25 @@ def one_of(what: Exercise | str) -> Exercise:
     solved."""
     if isinstance(what, Exercise):
         return what
-    here = None if what == NEXT else what
-    known = progress.following(here)
+    known = first_unsolved(what)
     if known is None:
-        every = f"every exercise{f' of {called(here)}' if here else ''} is solved"
-        such = exercises_of(here or LESSONS[0])[0].id
-        raise Refused(f"{every}; name the one you mean, such as {such}.")
-    if here:
-        click.echo(styled(f"{known.id} is the first of {called(here)} that is not solved.", "cyan"))
+        such = exercises_of(LESSONS[0] if what == NEXT else what)[0].id
+        raise Refused(f"{all_solved(what)}; name the one you mean, such as {such}.")
     return known
+
+
+def first_unsolved(what: str) -> Exercise | None:
+    """Of a lesson, or of the whole course, the first exercise that is not solved; says which it is
+    if a lesson was named. None if all are."""
+    if what == NEXT:
+        return progress.following()
+    if known := progress.following(what):
+        click.echo(styled(f"{known.id} is the first of {called(what)} that is not solved.", "cyan"))
+    return known
+
+
+def all_solved(what: str) -> str:
+    return f"every exercise{'' if what == NEXT else f' of {called(what)}'} is solved"
 
 
 def tell_trouble(sentence: str) -> None:
@@ -315,6 +327,9 @@ def list_(what: Exercise | str | None) -> int:
         titles = min(56, width() - names - widest - 6)
         solved = sum(state == progress.SOLVED for _, state in here)
         count = f"{solved} of {len(here)}"
+        if not lesson_path(one).exists():
+            tell_trouble(gone(one))
+            count = "its file is gone"
         name = called(one)
         heading = cut(f"{name[0].upper()}{name[1:]}  {TITLES[one]}", width() - len(count) - 2)
         click.echo(styled(f"{heading}  ", bold=True) + count)
@@ -337,6 +352,8 @@ def progress_() -> int:
     Example:
       tvm-practice progress
     """
+    from tvm_practice.common import show
+
     known_so_far = progress.read()
     states = progress.states(known_so_far)
     tell_trouble(known_so_far.trouble)
@@ -356,17 +373,19 @@ def progress_() -> int:
             )
             if state in here
         ]
+        if not lesson_path(lesson).exists():
+            others.append("file gone")
         click.echo(
             f"{lesson:<{names}}  {styled(full * length, 'green')}{empty * (bar - length)}  "
             + ", ".join([f"{solved} of {len(here)}", *others])
         )
     total = sum(state == progress.SOLVED for _, state in states.values())
     click.echo(f"\n{total} of {len(states)} exercises solved.")
-    for line in progress.told_next(progress.following()).splitlines():
-        click.echo(click.wrap_text(line, width()))
-    if known_so_far.said:
+    show.following(progress.following())
+    said = progress.said()
+    if said:
         click.echo("\nWhat you said to the key questions:")
-    for question, words in known_so_far.said.items():
+    for question, words in said.items():
         click.echo(styled(click.wrap_text(question, width(), "  ", "  "), bold=True))
         click.echo(click.wrap_text(words, width(), "    ", "    "))
     return NOTHING_WRONG
@@ -398,16 +417,19 @@ def hint(what: Exercise | str, again: bool) -> int:
     from tvm_practice.common import show
 
     known = one_of(what)
-    record = progress.read().of(known.id)
-    fresh = bool(record.advice) and not record.advised  # the last run found something else
-    if again and not (record.hints or record.advised):
+    known_so_far = progress.read()
+    record = known_so_far.of(known.id)
+    text = answers.texts_if_there(known.lesson).get(known.id)
+    advice = known_so_far.advice(known.id, text)
+    fresh = bool(advice) and not record.advised  # the last run found something else
+    if again and not (record.hints or (advice and record.advised)):
         raise Refused(f"no hint for {known.id} was shown yet; `{typed(f'hint {known.id}')}` does.")
     tier = record.hints if again or fresh else min(record.hints + 1, HINTS)
     with show.waiting("looking it up ..."):
         hints = hints_of(known.id)
     show.heading(f"{known.id}  {known.title}")
-    show.hints(hints[:tier], "" if again and fresh else record.advice)
-    trouble = "" if again else progress.hinted(known.id, tier)
+    show.hints(hints[:tier], "" if again and fresh else advice)
+    trouble = "" if again else progress.hinted(known.id, tier, advised=bool(advice))
     if tier < len(hints):
         show.line(f"({typed(f'hint {known.id}')} once more for the next tier)", "dim")
     else:

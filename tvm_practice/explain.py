@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import re
 import secrets
 import sys
@@ -34,7 +33,7 @@ import click
 from rich.padding import Padding
 from rich.text import Text
 
-from tvm_practice.common import exercise, records, show, stage, target, timing, worker
+from tvm_practice.common import answers, exercise, records, show, stage, target, timing, worker
 from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.refusal import in_plain_words
@@ -459,9 +458,8 @@ def _number(value: float) -> float | None:
 
 def write(path: Path, report: Report) -> None:
     """Write the file, whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    text = json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n"
+    answers.write_whole(path, text.encode())
 
 
 def judge_all(report: Report, folder: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import secrets
 import sys
@@ -35,6 +34,7 @@ from tvm_practice.common.exercise import (
     TITLES,
     BrokenLesson,
     exercises_of,
+    gone,
     lesson_file,
     lesson_module,
     lesson_path,
@@ -83,7 +83,7 @@ class Session:
     options: Options
     outcomes: list[Any] = field(default_factory=list)
     headline: str = ""
-    damaged: bool = False
+    status: int = NOTHING_WRONG  # other than that, where the lesson itself could not be run
     pictures: list[Path] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
@@ -224,6 +224,11 @@ class Session:
             show.say(score)
         return measured
 
+    def question(self, text: str, answer: Sequence[str]) -> None:
+        """Ask a key question, show what this run found that answers it, and keep what was said."""
+        if said := show.question(text, answer, progress.said().get(text, "")):
+            self.trouble = progress.say(text, said) or self.trouble
+
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
         """Have `draw(path)` write reports/<lesson>/<name>.png and say where it is; a full disk
         costs only the picture."""
@@ -251,9 +256,7 @@ class Session:
         }
         try:
             _folder(REPORTS)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(content, indent=1))
-            os.replace(unfinished, path)
+            answers.write_whole(path, json.dumps(content, indent=1).encode())
         except OSError as error:
             show.line(
                 f"  {_relative(path)} could not be written: {error.strerror or error}", "yellow"
@@ -291,12 +294,9 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
             show.title(f"{kind}  {TITLES[lesson]}", lesson_file(lesson))
             try:
                 _experiments(session)
-            except worker.WorkerFailed as error:
-                if "BrokenLesson" not in str(error):
+            except (BrokenLesson, worker.WorkerFailed) as error:
+                if not _cannot_run(session, error):
                     raise
-                show.diagnosis(str(error).partition(": ")[2])
-                session.headline = "could not run: the lesson file is damaged"
-                session.damaged = True
             session.save_report(machine)
         if len(sessions) > 1:
             _summary(sessions)
@@ -314,8 +314,23 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
         return _refuse(f"the lesson could not be finished: {type(error).__name__}: {error}")
     if trouble := next((session.trouble for session in sessions if session.trouble), ""):
         show.line(trouble, "yellow")
-    wrong = any(session.damaged or session.count("wrong") for session in sessions)
-    return ANSWER_WRONG if wrong else NOTHING_WRONG
+    wrong = any(session.count("wrong") for session in sessions)
+    return max(ANSWER_WRONG if wrong else NOTHING_WRONG, *(one.status for one in sessions))
+
+
+def _cannot_run(session: Session, error: Exception) -> bool:
+    """Tell of a lesson file that is damaged or gone, found here or in a worker; the other lessons
+    go on. False if the error is another one."""
+    kind, sentence = "BrokenLesson", str(error)
+    if isinstance(error, worker.WorkerFailed):
+        kind, _, sentence = sentence.partition(": ")
+    if kind != "BrokenLesson":
+        return False
+    is_gone = sentence in map(gone, LESSONS)
+    show.diagnosis(sentence)
+    session.headline = f"could not run: a lesson file is {'gone' if is_gone else 'damaged'}"
+    session.status = COULD_NOT_RUN if is_gone else ANSWER_WRONG
+    return True
 
 
 def _experiments(session: Session) -> None:
@@ -434,7 +449,7 @@ def _summary(sessions: Sequence[Session]) -> None:
         return
     outcomes = [outcome for session in sessions for outcome in session.outcomes]
     right = [outcome.id for outcome in outcomes if outcome.state == "right"]
-    show.line(progress.told_next(progress.following(right=right)), "bold")
+    show.following(progress.following(right=right))
 
 
 def _refuse(sentence: str) -> int:
@@ -534,7 +549,8 @@ def _hint(exercise_id: str, more: int) -> int:
 
     hints = hints_of(exercise_id)
     show.heading(f"{exercise_id}  {known[exercise_id].title}")
-    show.hints(hints[: more + 1], progress.read().of(exercise_id).advice)
+    text = answers.texts_if_there(known[exercise_id].lesson).get(exercise_id)
+    show.hints(hints[: more + 1], progress.read().advice(exercise_id, text))
     if more + 1 < len(hints):
         show.line(f"(add --more{' --more' * more} for the next hint)", "dim")
     return NOTHING_WRONG

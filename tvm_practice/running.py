@@ -12,7 +12,7 @@ from tvm_practice import commands
 from tvm_practice.commands import COMMANDS, NEXT, WHAT_OR_NEXT, Refused
 from tvm_practice.common import progress, show, target, worker
 from tvm_practice.common.command import typed
-from tvm_practice.common.exercise import CPU, LESSONS, Exercise
+from tvm_practice.common.exercise import CPU, LESSONS, Exercise, gone
 from tvm_practice.common.status import ANSWER_WRONG, NOTHING_WRONG
 from tvm_practice.main import (
     RUN_OPTIONS,
@@ -27,13 +27,13 @@ FRESH = 1 << 31  # seeds are below
 def check(known: Exercise, seed: int | None = None, solutions: bool = False) -> str:
     """Grade one exercise, show what a lesson would show of it, and say what is next; return its
     state. Raises Refused if it cannot be graded here."""
-    kind = "cpu" if known.target == CPU else "cuda-sim"
+    own = _own_target(known)
     try:
-        target.check_usable(kind)
+        target.check_usable(own)
     except target.UnusableTarget as error:
         raise Refused(f"{known.id} is an exercise for a GPU: {error}") from None
     options = Options(
-        target=kind,
+        target=own,
         quick=True,
         solutions=solutions,
         seed=secrets.randbelow(FRESH) if seed is None else seed,
@@ -45,6 +45,8 @@ def check(known: Exercise, seed: int | None = None, solutions: bool = False) -> 
         session.exercise(known.id)
     except worker.WorkerFailed as error:  # nothing of a damaged lesson can be run
         kind, _, sentence = str(error).partition(": ")
+        if sentence in map(gone, LESSONS):
+            raise Refused(sentence) from None
         if kind != "BrokenLesson":
             raise Refused(f"{known.id} could not be checked: {error}") from None
         if not session.outcomes:
@@ -57,14 +59,14 @@ def check(known: Exercise, seed: int | None = None, solutions: bool = False) -> 
     if state == progress.WRONG:
         show.line(f"  (seed {options.seed}: --seed draws the same inputs again)", "dim")
     elif state == progress.RIGHT and not solutions:
-        _say_next([known.id])
+        show.following(progress.following(right=[known.id]))
     commands.tell_trouble(session.trouble)
     return state
 
 
-def _say_next(right: list[str]) -> None:
-    following = progress.following(right=right)
-    show.line(f"\n{progress.told_next(following)}", "bold" if following else "bold green")
+def _own_target(known: Exercise) -> str:
+    """What an exercise by itself is graded with."""
+    return "cpu" if known.target == CPU else "cuda-sim"
 
 
 @click.command("run", short_help=COMMANDS["run"][1])
@@ -88,7 +90,7 @@ def run(ctx: click.Context, what: Exercise | str, **given: Any) -> int:
         options = Options(seed=secrets.randbelow(FRESH) if seed is None else seed, **given)
         return run_lessons([what], options)
     known = progress.following() if what == NEXT else what
-    own = "cpu" if known is None or known.target == CPU else "cuda-sim"
+    own = "cpu" if known is None else _own_target(known)
     source = ctx.get_parameter_source
     for name in ("quick", "target", "size", "trials"):
         if source(name) == click.core.ParameterSource.COMMANDLINE and given[name] != own:
@@ -97,7 +99,7 @@ def run(ctx: click.Context, what: Exercise | str, **given: Any) -> int:
                 "by itself needs none of them, and one for a GPU runs in the simulator."
             )
     if known is None:
-        _say_next([])
+        show.following(None)
         return NOTHING_WRONG
     state = check(known, given["seed"], given["solutions"])
     return ANSWER_WRONG if state == progress.WRONG else NOTHING_WRONG

@@ -59,7 +59,7 @@ def look(lesson: str, before: Seen | None = None) -> Seen | None:
         return None
 
 
-def meant(lesson: str, before: Seen, now: Seen, current: Exercise) -> list[str]:
+def meant(lesson: str, before: Seen, now: Seen, current: Exercise | None) -> list[str]:
     """The exercises that a save is about: those whose text changed. If none did, the current one,
     if it is in this file: it may use what changed around it, or is simply to be checked again."""
     changed = [
@@ -67,7 +67,7 @@ def meant(lesson: str, before: Seen, now: Seen, current: Exercise) -> list[str]:
     ]
     if changed:
         return changed
-    return [current.id] if current.lesson == lesson else []
+    return [current.id] if current and current.lesson == lesson else []
 
 
 def _same(text: str, before: str | None) -> bool:
@@ -95,8 +95,9 @@ class Files:
     def folders(self) -> list[Path]:
         return sorted({lesson_path(lesson).parent for lesson in self.seen})
 
-    def saved(self, current: Exercise) -> list[str]:
-        """The exercises that were saved since this was last asked; current: the one in hand."""
+    def saved(self, current: Exercise | None) -> list[str]:
+        """The exercises that were saved since this was last asked; current: the one in hand, if
+        there is one."""
         about = []
         for lesson, before in self.seen.items():
             now = look(lesson, before)
@@ -132,9 +133,7 @@ def _check_all(files: Files, ids: list[str]) -> Exercise:
     """Check these exercises, and whatever is saved meanwhile before the rest; return the last."""
     left = list(ids)
     while left:
-        catalogue.cache_clear()  # the lines have moved
-        linecache.clearcache()
-        known = catalogue()[left[0]]
+        known = _read_again(left[0])
 
         def look_for_saves(known: Exercise = known) -> None:
             if about := files.saved(known):
@@ -147,8 +146,15 @@ def _check_all(files: Files, ids: list[str]) -> Exercise:
         except Saved as saved:
             show.line(f"Saved again: the check of {known.id} was stopped.", "dim")
             left = [*saved.about, *(one for one in left if one not in saved.about)]
-            _say_when(catalogue()[left[0]])
+            _say_when(_read_again(left[0]))
     return known
+
+
+def _read_again(exercise_id: str) -> Exercise:
+    """An exercise as its file declares it now: the lines have moved."""
+    catalogue.cache_clear()
+    linecache.clearcache()
+    return catalogue()[exercise_id]
 
 
 @click.command("watch", short_help=COMMANDS["watch"][1])
@@ -161,8 +167,8 @@ def _check_all(files: Files, ids: list[str]) -> Exercise:
 )
 def watch(what: Exercise | str, poll: bool) -> int:
     """Check an exercise now, and again whenever its file is saved. With ID: that one only. Without,
-    or with a LESSON: the first that is not solved, and after that whichever you change, there or
-    anywhere. It never goes on by itself.
+    or with a LESSON: the first that is not solved, if there is one, and after that whichever you
+    change, there or anywhere. It never goes on by itself.
 
     Ctrl-C ends it, with status 130 like every command that was interrupted.
 
@@ -174,12 +180,16 @@ def watch(what: Exercise | str, poll: bool) -> int:
     """
     import watchfiles
 
-    current = commands.one_of(what)
     only = what if isinstance(what, Exercise) else None
+    current = only or commands.first_unsolved(what)
+    lessons = LESSONS if what == NEXT else [only.lesson if only else what]
     try:
-        # They are read before the first check takes its time.
-        files = Files(LESSONS if what == NEXT else [current.lesson], only)
-        current = _check_all(files, [current.id])
+        files = Files(lessons, only)  # read before the first check takes its time
+        if current:
+            current = _check_all(files, [current.id])
+        else:
+            every = commands.all_solved(what)
+            show.line(f"{every[0].upper()}{every[1:]}; what you change is checked.", "green")
         _wait_for(current)
         for _ in watchfiles.watch(
             *files.folders,
@@ -192,7 +202,7 @@ def watch(what: Exercise | str, poll: bool) -> int:
             poll_delay_ms=POLL_MS,
         ):
             if about := files.saved(current):
-                _say_when(current)
+                _say_when(_read_again(about[0]))
                 current = _check_all(files, about)
                 _wait_for(current)
     except KeyboardInterrupt:
@@ -213,5 +223,6 @@ def _check(known: Exercise) -> None:
         show.line(str(broken), "yellow")
 
 
-def _wait_for(known: Exercise) -> None:
-    show.line(f"\nwaiting for a save of {lesson_file(known.lesson)} (Ctrl-C ends this)", "dim")
+def _wait_for(known: Exercise | None) -> None:
+    file = lesson_file(known.lesson) if known else "a lesson"
+    show.line(f"\nwaiting for a save of {file} (Ctrl-C ends this)", "dim")

@@ -2,8 +2,8 @@
 their own.
 
 `@wrong("1.1", "fragment of the diagnosis")` and `@right("1.1")` mark functions with the exercise's
-signature; tests/test_answers.py runs the check on every one of them. For each hint that a check
-gives for a diagnosis, one wrong answer says `hint="fragment of it"`.
+signature; tests/test_answers.py runs the check on every one of them. `hint="fragment"` is of the
+hint that belongs to the diagnosis; without it no hint may be given.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from tvm_practice.checks import check_of
 @dataclass(frozen=True)
 class Answer:
     """One answer to an exercise; `diagnosis` is what its rejection must say, None where it is
-    right, and `hint` what the hint for it must say."""
+    right, and `hint` what the hint for it must say; None where there must be none."""
 
     exercise_id: str
     diagnosis: str | None
-    hint: str = ""
+    hint: str | None = None
 
 
-def wrong(exercise_id: str, diagnosis: str, hint: str = "") -> Callable[[Callable], Callable]:
+def wrong(
+    exercise_id: str, diagnosis: str, hint: str | None = None
+) -> Callable[[Callable], Callable]:
     return _mark(Answer(exercise_id, diagnosis, hint))
 
 

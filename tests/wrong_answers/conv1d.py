@@ -53,7 +53,7 @@ def over_taps_from_the_last_to_the_first(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "it should run over the", hint="Write out C[0] and the last")
+@wrong("conv1d.1", "it should run over the", hint="Write out C[0] and the")
 def over_all_samples(M, N):
     D, W = placeholders(M, N)
     m = te.reduce_axis((0, M), name="m")
@@ -65,12 +65,12 @@ def over_all_samples(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "That is the correlation", hint="In a convolution the two")
+@wrong("conv1d.1", "That is the correlation", hint="In a convolution the")
 def correlate(M, N):
     return over_taps_but(M, N, sample=lambda i, k: i + k - (N - 1))
 
 
-@wrong("conv1d.1", "memory outside the inputs")
+@wrong("conv1d.1", "memory outside the inputs", hint="Write out C[0] and the")
 def over_taps_without_the_upper_test(M, N):
     return over_taps_but(M, N, test=lambda s: s >= 0)
 
@@ -99,7 +99,7 @@ def over_taps_by_select_of_a_read_that_is_tested(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "The sum of C has a condition, where=")
+@wrong("conv1d.1", "The sum of C has a condition, where=", hint="A test must stand around")
 def over_taps_where(M, N):
     D, W = placeholders(M, N)
     k = te.reduce_axis((0, N), name="k")
@@ -110,7 +110,7 @@ def over_taps_where(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "'same'", hint="How many places has the filter")
+@wrong("conv1d.1", "'same'", hint="How many places has the")
 def as_many_results_as_samples(M, N):
     return over_taps_but(M, N, length=M)
 
@@ -176,7 +176,7 @@ def padded_by_two_conditions(M, N, length):
     return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
 
 
-@wrong("conv1d.2", "That is the correlation", hint="In a convolution the two")
+@wrong("conv1d.2", "That is the correlation", hint="In a convolution the")
 def padded_correlation(M, N, length):
     return padded_but(M, N, length, read=lambda i, k: i + k)
 
@@ -186,12 +186,12 @@ def padded_by_one_too_many(M, N, length):
     return padded_but(M, N, length, before=N)
 
 
-@wrong("conv1d.2", "P has")
+@wrong("conv1d.2", "P has", hint="Take N = 3 and two samples")
 def padded_before_only(M, N, length):
     return padded_but(M, N, length, p_length=M + N - 1)
 
 
-@wrong("conv1d.2", "T has")
+@wrong("conv1d.2", "T has", hint="Take N = 3 and two samples")
 def padded_without_the_length(M, N, length):
     return padded_but(M, N, length, t_length=M + N - 1)
 
@@ -201,7 +201,7 @@ def padded_under_other_names(M, N, length):
     return padded_but(M, N, length, names=("P", "sums", "C"))
 
 
-@wrong("conv1d.2", "tirx.Select computes both", hint="The test belongs where the")
+@wrong("conv1d.2", "tirx.Select computes both", hint="A test must stand around")
 def padded_by_select(M, N, length):
     D, W = placeholders(M, N)
 
@@ -215,7 +215,7 @@ def padded_by_select(M, N, length):
     return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
 
 
-@wrong("conv1d.2", "The sum of T has a condition, where=")
+@wrong("conv1d.2", "The sum of T has a condition, where=", hint="The test belongs where")
 def padded_where(M, N, length):
     D, W = placeholders(M, N)
 
@@ -233,7 +233,7 @@ def padded_where(M, N, length):
     return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
 
 
-@wrong("conv1d.2", "T still tests every term")
+@wrong("conv1d.2", "T still tests every term", hint="The test belongs where")
 def padded_and_tested(M, N, length):
     D, W = placeholders(M, N)
     P = te.compute(
@@ -272,19 +272,19 @@ def vectorize_before_reordering(sch, vectors, lanes):
     sch.reorder(k, iv, lane)
 
 
-@wrong("conv1d.3", "the loop nest is what it was before", hint="Which object do your primitives")
+@wrong("conv1d.3", "the loop nest is what it was before", hint="Which object do your")
 def vectorize_nothing(sch, vectors, lanes):
     loops(sch)
 
 
-@wrong("conv1d.3", "none is vectorized", hint="The lanes of a vector are")
+@wrong("conv1d.3", "none is vectorized", hint="The lanes of a vector")
 def vectorize_without_vectorizing(sch, vectors, lanes):
     i, k = loops(sch)
     io, iv, lane = sch.split(i, [None, vectors, lanes])
     sch.reorder(io, k, iv, lane)
 
 
-@wrong("conv1d.3", "goes from one vector to the next")
+@wrong("conv1d.3", "goes from one vector to the next", hint="The lanes of a vector")
 def vectorize_the_vectors(sch, vectors, lanes):
     i, k = loops(sch)
     io, iv, lane = sch.split(i, [None, vectors, lanes])
@@ -292,7 +292,7 @@ def vectorize_the_vectors(sch, vectors, lanes):
     sch.vectorize(iv)
 
 
-@wrong("conv1d.3", "expected io, k, iv, lane", hint="Say of each loop what it")
+@wrong("conv1d.3", "expected io, k, iv, lane", hint="Say of each loop what")
 def vectorize_without_a_tile(sch, vectors, lanes):
     i, k = loops(sch)
     io, lane = sch.split(i, [None, lanes])
@@ -300,7 +300,7 @@ def vectorize_without_a_tile(sch, vectors, lanes):
     sch.vectorize(lane)
 
 
-@wrong("conv1d.3", "each multiply-add waits for the one before")
+@wrong("conv1d.3", "each multiply-add waits for the one before", hint="Say of each loop what")
 def vectorize_with_k_inside_the_tile(sch, vectors, lanes):
     i, k = loops(sch)
     io, iv, lane = sch.split(i, [None, vectors, lanes])
@@ -308,7 +308,7 @@ def vectorize_with_k_inside_the_tile(sch, vectors, lanes):
     sch.vectorize(lane)
 
 
-@wrong("conv1d.3", "with k outermost")
+@wrong("conv1d.3", "with k outermost", hint="Say of each loop what")
 def vectorize_with_k_outermost(sch, vectors, lanes):
     i, k = loops(sch)
     io, iv, lane = sch.split(i, [None, vectors, lanes])
@@ -324,7 +324,7 @@ def vectorize_one_vector_at_a_time(sch, vectors, lanes):
     sch.vectorize(lane)
 
 
-@wrong("conv1d.3", "this loop is a reduction")
+@wrong("conv1d.3", "this loop is a reduction", hint="The lanes of a vector")
 def vectorize_the_taps(sch, vectors, lanes):
     sch.vectorize(loops(sch)[1])
 
@@ -390,32 +390,32 @@ def registers_in_memory(sch):
     registers_but(sch, scope="global")
 
 
-@wrong("conv1d.4", "after all the loops", hint="A tile may leave the registers")
+@wrong("conv1d.4", "after all the loops", hint="A tile may leave the")
 def registers_with_the_copy_left_behind(sch):
     registers_but(sch, at=None)
 
 
-@wrong("conv1d.4", "The copy stands inside of k")
+@wrong("conv1d.4", "The copy stands inside of k", hint="A tile may leave the")
 def registers_with_the_copy_in_k(sch):
     registers_but(sch, at=lambda io, k: k)
 
 
-@wrong("conv1d.4", "has a single loop over", hint="The sums and their copy have")
+@wrong("conv1d.4", "has a single loop over", hint="The sums and their copy")
 def registers_with_the_copy_unsplit(sch):
     registers_but(sch, kinds=None)
 
 
-@wrong("conv1d.4", "lanes, vectorized")
+@wrong("conv1d.4", "lanes, vectorized", hint="The sums and their copy")
 def registers_with_a_serial_copy(sch):
     registers_but(sch, kinds=("unroll", None))
 
 
-@wrong("conv1d.4", "The copy's loop over vectors is serial")
+@wrong("conv1d.4", "The copy's loop over vectors is serial", hint="The sums and their copy")
 def registers_with_the_copy_not_unrolled(sch):
     registers_but(sch, kinds=(None, "vectorize"))
 
 
-@wrong("conv1d.4", "over the vectors of a tile, is serial")
+@wrong("conv1d.4", "over the vectors of a tile, is serial", hint="The sums and their copy")
 def registers_without_unroll(sch):
     registers_but(sch, unroll=False)
 
@@ -425,7 +425,7 @@ def registers_without_decompose(sch):
     registers_but(sch, zero=None)
 
 
-@wrong("conv1d.4", "Call it last")
+@wrong("conv1d.4", "Call it last", hint="decompose_reduction takes the")
 def registers_decomposed_first(sch):
     registers_but(sch, zero="first")
 
@@ -460,7 +460,7 @@ def reuse_with_the_vectors_outside_of_the_taps(sch, taps, lanes):
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "stands outside of", hint="Write down which sample result")
+@wrong("conv1d.5", "stands outside of")
 def reuse_with_the_vectors_outside_of_the_residues(sch, taps, lanes):
     *_, k, iv, lane = sch.get_loops(sch.get_sblock("T_update"))
     _, tap, residue = sch.split(k, [None, taps, lanes])
@@ -468,30 +468,30 @@ def reuse_with_the_vectors_outside_of_the_residues(sch, taps, lanes):
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "the loop nest is what it was before", hint="Which object do your primitives")
+@wrong("conv1d.5", "the loop nest is what it was before", hint="Which object do your")
 def reuse_nothing(sch, taps, lanes):
     k_of(sch)
 
 
-@wrong("conv1d.5", "are those that read the same samples")
+@wrong("conv1d.5", "are those that read the same samples", hint="Write down which sample")
 def reuse_of_neighbouring_taps(sch, taps, lanes):
     _, _, tap = sch.split(k_of(sch), [None, lanes, taps])
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "reorder puts")
+@wrong("conv1d.5", "reorder puts", hint="Write down which sample")
 def reuse_without_reorder(sch, taps, lanes):
     _, tap, _ = sch.split(k_of(sch), [None, taps, lanes])
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "one tap at a time")
+@wrong("conv1d.5", "one tap at a time", hint="Write down which sample")
 def reuse_without_unroll(sch, taps, lanes):
     _, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
     sch.reorder(residue, tap)
 
 
-@wrong("conv1d.5", "expected ko and residue serial")
+@wrong("conv1d.5", "expected ko and residue serial", hint="Write down which sample")
 def reuse_with_the_residues_unrolled_too(sch, taps, lanes):
     _, tap, residue = sch.split(k_of(sch), [None, taps, lanes])
     sch.reorder(residue, tap)
@@ -527,24 +527,22 @@ def bind_threads_with_k_split(sch, count):
     sch.split(k, [None, 2])
 
 
-@wrong("conv1d.6", "and none is bound", hint="A kernel has blocks, and")
+@wrong("conv1d.6", "and none is bound", hint="A kernel has blocks")
 def bind_no_threads(sch, count):
     bind_as(sch, [None, count], (None, None))
 
 
-@wrong("conv1d.6", "nothing is bound to threadIdx.x")
+@wrong("conv1d.6", "nothing is bound to threadIdx.x", hint="A kernel has blocks")
 def bind_blocks_alone(sch, count):
     bind_as(sch, [None, count], ("blockIdx.x", None))
 
 
-@wrong(
-    "conv1d.6", "Neighbouring threads take results that lie", hint="Read the split from the outside"
-)
+@wrong("conv1d.6", "Neighbouring threads take results that lie", hint="Read each split from")
 def bind_threads_to_the_outer_loop(sch, count):
     bind_as(sch, [count, None], ("threadIdx.x", "blockIdx.x"))
 
 
-@wrong("conv1d.6", "threads; expected 8")
+@wrong("conv1d.6", "threads; expected 8", hint="Read each split from")
 def bind_threads_of_another_count(sch, count):
     bind_as(sch, [None, count // 2], ("blockIdx.x", "threadIdx.x"))
 
@@ -556,12 +554,12 @@ def bind_threads_to_the_taps(sch, count):
     sch.bind(k, "threadIdx.x")
 
 
-@wrong("conv1d.6", "one after the other: there are")
+@wrong("conv1d.6", "one after the other: there are", hint="Read each split from")
 def bind_threads_with_four_results(sch, count):
     bind_as(sch, [None, 4, count], ("blockIdx.x", None, "threadIdx.x"))
 
 
-@wrong("conv1d.6", "as virtual threads: there are")
+@wrong("conv1d.6", "as virtual threads: there are", hint="Read each split from")
 def bind_threads_with_four_virtual_ones(sch, count):
     bind_as(sch, [None, 4, count], ("blockIdx.x", "vthread.x", "threadIdx.x"))
 
@@ -597,25 +595,23 @@ def bind_virtual_as_a_loop(sch, each, count):
 
 
 @wrong(
-    "conv1d.7",
-    "Neighbouring threads take results that lie 2 apart",
-    hint="Read the split from the outside",
+    "conv1d.7", "Neighbouring threads take results that lie 2 apart", hint="Read each split from"
 )
 def bind_virtual_to_neighbours(sch, each, count):
     bind_as(sch, [None, count, each], ("blockIdx.x", "threadIdx.x", "vthread.x"), "T")
 
 
-@wrong("conv1d.7", "A block has 2 threads; expected 8")
+@wrong("conv1d.7", "A block has 2 threads; expected 8", hint="Read each split from")
 def bind_virtual_with_swapped_factors(sch, each, count):
     bind_as(sch, [None, count, each], VIRTUAL, "T")
 
 
-@wrong("conv1d.7", "nothing is bound to threadIdx.x")
+@wrong("conv1d.7", "nothing is bound to threadIdx.x", hint="Three parts of one loop")
 def bind_virtual_without_threads(sch, each, count):
     bind_as(sch, [None, each, count], ("blockIdx.x", "vthread.x", None), "T")
 
 
-@wrong("conv1d.7", "There are 4 virtual threads; expected 2")
+@wrong("conv1d.7", "There are 4 virtual threads; expected 2", hint="Read each split from")
 def bind_virtual_with_too_many(sch, each, count):
     bind_as(sch, [None, 2 * each, count], VIRTUAL, "T")
 
@@ -662,17 +658,21 @@ def place_by_name(sch, count):
     place_but(sch, count)
 
 
-@wrong("conv1d.8", "P is in global memory; expected shared", hint="What all threads of a block")
+@wrong("conv1d.8", "P is in global memory; expected shared", hint="What all threads of a")
 def place_p_in_global_memory(sch, count):
     place_but(sch, count, shared=False)
 
 
-@wrong("conv1d.8", "The sum reads W itself")
+@wrong("conv1d.8", "The sum reads W itself", hint="What all threads of a")
 def place_without_the_taps(sch, count):
     place_but(sch, count, taps=False)
 
 
-@wrong("conv1d.8", "T is in global memory; a thread's sums belong to registers")
+@wrong(
+    "conv1d.8",
+    "T is in global memory; a thread's sums belong to registers",
+    hint="What all threads of a",
+)
 def place_t_in_global_memory(sch, count):
     place_but(sch, count, local=False)
 
@@ -682,21 +682,21 @@ def place_without_the_result(sch, count):
     place_but(sch, count, store=None)
 
 
-@wrong("conv1d.8", "Every thread fills P by itself")
+@wrong("conv1d.8", "Every thread fills P by itself", hint="Each stage of the kernel")
 def place_without_sharing_out(sch, count):
     place_but(sch, count, fetched=False)
 
 
-@wrong("conv1d.8", "P is written inside of k", hint="How often is the loop entered")
+@wrong("conv1d.8", "P is written inside of k", hint="How often is the loop")
 def place_p_for_every_tap(sch, count):
     place_but(sch, count, at=(3, 0))
 
 
-@wrong("conv1d.8", "W_shared is written inside of k")
+@wrong("conv1d.8", "W_shared is written inside of k", hint="How often is the loop")
 def place_w_for_every_tap(sch, count):
     place_but(sch, count, at=(0, 3))
 
 
-@wrong("conv1d.8", "7 times as many stores as results")
+@wrong("conv1d.8", "7 times as many stores as results", hint="How often is the loop")
 def place_the_result_for_every_tap(sch, count):
     place_but(sch, count, store=3)

@@ -38,38 +38,38 @@ def pool_halves_first(features):
 @wrong(
     "cost_model.1",
     "returned one number for each feature (the largest values)",
-    hint="Take two stores with three",
+    hint="Take two stores with",
 )
 def pool_only_the_largest(features):
     return np.stack([stores.max(axis=0) for stores in features])
 
 
-@wrong("cost_model.1", "the sums stand before the largest values")
+@wrong("cost_model.1", "the sums stand before the largest values", hint="Take two stores with")
 def pool_sums_first(features):
     return np.stack([np.concatenate([one.sum(axis=0), one.max(axis=0)]) for one in features])
 
 
-@wrong("cost_model.1", "stand side by side")
+@wrong("cost_model.1", "stand side by side", hint="Take two stores with")
 def pool_side_by_side(features):
     return np.stack([np.stack([one.max(axis=0), one.sum(axis=0)], 1).ravel() for one in features])
 
 
-@wrong("cost_model.1", "the second half is the mean")
+@wrong("cost_model.1", "the second half is the mean", hint="Take two stores with")
 def pool_the_mean(features):
     return np.stack([np.concatenate([one.max(axis=0), one.mean(axis=0)]) for one in features])
 
 
-@wrong("cost_model.1", "only the first store")
+@wrong("cost_model.1", "only the first store", hint="Take two stores with")
 def pool_the_first_store(features):
     return np.stack([np.concatenate([stores[0], stores[0]]) for stores in features])
 
 
-@wrong("cost_model.1", "the first half is the largest magnitude")
+@wrong("cost_model.1", "the first half is the largest magnitude", hint="Take two stores with")
 def pool_magnitudes(features):
     return np.stack([np.concatenate([abs(one).max(axis=0), one.sum(axis=0)]) for one in features])
 
 
-@wrong("cost_model.1", "lie one above the other")
+@wrong("cost_model.1", "lie one above the other", hint="Take two stores with")
 def pool_stacked_rows(features):
     return np.stack([np.stack([stores.max(axis=0), stores.sum(axis=0)]) for stores in features])
 
@@ -79,27 +79,39 @@ def pool_a_list(features):
     return [np.concatenate([stores.max(axis=0), stores.sum(axis=0)]) for stores in features]
 
 
-@wrong("cost_model.1", "rows of different shapes cannot be stacked to one array. `features` is a")
+@wrong(
+    "cost_model.1",
+    "rows of different shapes cannot be stacked to one array. `features` is a",
+    hint="Each entry of `features`",
+)
 def pool_flattened(features):
     return np.stack([stores.ravel() for stores in features])
 
 
-@wrong("cost_model.1", "rows of different lengths do not make one array")
+@wrong(
+    "cost_model.1",
+    "rows of different lengths do not make one array",
+    hint="Each entry of `features`",
+)
 def pool_an_array_of_all(features):
     return np.array(features).max(axis=1)
 
 
-@wrong("cost_model.1", "with axis=0 they have one for each column")
+@wrong("cost_model.1", "with axis=0 they have one for each column", hint="Each entry of `features`")
 def pool_single_numbers(features):
     return np.stack([np.concatenate([stores.max(), stores.sum()]) for stores in features])
 
 
-@wrong("cost_model.1", "concatenate takes one list of arrays")
+@wrong("cost_model.1", "concatenate takes one list of arrays", hint="Each entry of `features`")
 def pool_two_arguments(features):
     return np.stack([np.concatenate(one.max(axis=0), one.sum(axis=0)) for one in features])
 
 
-@wrong("cost_model.1", "'list' object has no attribute 'max'. `features` is a list")
+@wrong(
+    "cost_model.1",
+    "'list' object has no attribute 'max'. `features` is a list",
+    hint="Each entry of `features`",
+)
 def pool_the_list(features):
     return np.concatenate([features.max(axis=0), features.sum(axis=0)])
 
@@ -143,25 +155,23 @@ def ranker_of_seconds(features, seconds, seed):
 
 
 @wrong(
-    "cost_model.2",
-    "The objective of the model is reg:squarederror",
-    hint="Compare what you pass to",
+    "cost_model.2", "The objective of the model is reg:squarederror", hint="Compare what you pass"
 )
 def ranker_that_is_a_regression(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, None, "reg:squarederror")
 
 
-@wrong("cost_model.2", "gives all candidates the same score", hint="A ranker compares only what")
+@wrong("cost_model.2", "gives all candidates the same score", hint="A ranker compares only")
 def ranker_with_a_group_for_each_row(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, [1] * len(seconds))
 
 
-@wrong("cost_model.2", "expected TREES")
+@wrong("cost_model.2", "expected TREES", hint="Compare what you pass")
 def ranker_of_ten_trees(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, [len(seconds)], trees=10)
 
 
-@wrong("cost_model.2", "returned a ndarray; expected the model itself")
+@wrong("cost_model.2", "returned an ndarray; expected the model itself")
 def ranker_that_predicts(features, seconds, seed):
     label = seconds.min() / seconds
     return trained(features, label, seed, [len(seconds)]).inplace_predict(features)
@@ -172,14 +182,14 @@ def ranker_of_sorted_times(features, seconds, seed):
     return trained(features, np.sort(seconds.min() / seconds), seed, [len(seconds)])
 
 
-@wrong("cost_model.2", "trains with 2 groups")
+@wrong("cost_model.2", "trains with 2 groups", hint="A ranker compares only")
 def ranker_of_two_groups(features, seconds, seed):
     half = len(seconds) // 2
     label = seconds.min() / seconds
     return trained(features, label, seed, [half, len(seconds) - half])
 
 
-@wrong("cost_model.2", "was trained with max_depth = 2")
+@wrong("cost_model.2", "was trained with max_depth = 2", hint="Compare what you pass")
 def ranker_of_stumps(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, [len(seconds)], max_depth=2)
 
@@ -225,9 +235,7 @@ def anneal_that_returns_a_list(candidates, scores, predict, temperature, rng):
 
 
 @wrong(
-    "cost_model.3",
-    "never takes a step that makes the score worse",
-    hint="Put numbers in: a step that",
+    "cost_model.3", "never takes a step that makes the score worse", hint="Put numbers in: a step"
 )
 def anneal_that_climbs(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
@@ -242,30 +250,32 @@ def annealed(candidates, scores, predict, rng, probability):
     return accepted_where(accepted, proposed, new_scores, candidates, scores)
 
 
-@wrong("cost_model.3", "the temperature is left out")
+@wrong("cost_model.3", "the temperature is left out", hint="Put numbers in: a step")
 def anneal_without_temperature(candidates, scores, predict, temperature, rng):
     return annealed(candidates, scores, predict, rng, lambda d: np.exp(np.minimum(d, 0)))
 
 
-@wrong("cost_model.3", "divide by the temperature")
+@wrong("cost_model.3", "divide by the temperature", hint="Put numbers in: a step")
 def anneal_times_temperature(candidates, scores, predict, temperature, rng):
     by = lambda d: np.exp(np.minimum(d, 0) * temperature)  # noqa: E731
     return annealed(candidates, scores, predict, rng, by)
 
 
-@wrong("cost_model.3", "Better is higher")
+@wrong("cost_model.3", "Better is higher", hint="Put numbers in: a step")
 def anneal_downwards(candidates, scores, predict, temperature, rng):
     by = lambda d: np.exp(np.minimum(-d, 0) / temperature)  # noqa: E731
     return annealed(candidates, scores, predict, rng, by)
 
 
-@wrong("cost_model.3", "the comparison with the draw is the wrong way")
+@wrong(
+    "cost_model.3", "the comparison with the draw is the wrong way", hint="Put numbers in: a step"
+)
 def anneal_against_the_draw(candidates, scores, predict, temperature, rng):
     by = lambda d: np.where(d >= 0, 1, 1 - np.exp(np.minimum(d, 0) / temperature))  # noqa: E731
     return annealed(candidates, scores, predict, rng, by)
 
 
-@wrong("cost_model.3", "of the steps that improve the score")
+@wrong("cost_model.3", "of the steps that improve the score", hint="Put numbers in: a step")
 def anneal_above_the_draw(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     new_scores = predict(proposed)
@@ -281,7 +291,7 @@ def anneal_with_one_draw(candidates, scores, predict, temperature, rng):
     return accepted_where(accepted, proposed, new_scores, candidates, scores)
 
 
-@wrong("cost_model.3", "with the scores of the old ones", hint="Each walker stays or goes")
+@wrong("cost_model.3", "with the scores of the old ones", hint="Each walker stays or")
 def anneal_with_old_scores(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     change = np.minimum(predict(proposed) - scores, 0)
@@ -289,7 +299,7 @@ def anneal_with_old_scores(candidates, scores, predict, temperature, rng):
     return np.where(accepted[:, None], proposed, candidates), scores
 
 
-@wrong("cost_model.3", "are not what `predict` says")
+@wrong("cost_model.3", "are not what `predict` says", hint="Each walker stays or")
 def anneal_with_all_new_scores(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     new_scores = predict(proposed)
@@ -297,7 +307,7 @@ def anneal_with_all_new_scores(candidates, scores, predict, temperature, rng):
     return np.where(accepted[:, None], proposed, candidates), new_scores
 
 
-@wrong("cost_model.3", "changed the arrays that it was given")
+@wrong("cost_model.3", "changed the arrays that it was given", hint="Each walker stays or")
 def anneal_in_place(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     new_scores = predict(proposed)
@@ -306,7 +316,7 @@ def anneal_in_place(candidates, scores, predict, temperature, rng):
     return candidates, scores
 
 
-@wrong("cost_model.3", "It takes every step")
+@wrong("cost_model.3", "It takes every step", hint="Put numbers in: a step")
 def anneal_without_refusing(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     return proposed, predict(proposed)
@@ -319,7 +329,7 @@ def proposing(propose, draw, candidates, scores, predict, temperature):
     return accepted_where(accepted, proposed, new_scores, candidates, scores)
 
 
-@wrong("cost_model.3", "only ever changed order")
+@wrong("cost_model.3", "only ever changed order", hint="Draws come from the generator")
 def anneal_of_the_first_knob(candidates, scores, predict, temperature, rng):
     def propose(candidates):
         proposed = candidates.copy()
@@ -330,7 +340,11 @@ def anneal_of_the_first_knob(candidates, scores, predict, temperature, rng):
     return proposing(propose, rng.random, candidates, scores, predict, temperature)
 
 
-@wrong("cost_model.3", "never took some of the steps that change order")
+@wrong(
+    "cost_model.3",
+    "never took some of the steps that change order",
+    hint="Draws come from the generator",
+)
 def anneal_to_the_next_setting(candidates, scores, predict, temperature, rng):
     def propose(candidates):
         proposed = candidates.copy()
@@ -341,13 +355,17 @@ def anneal_to_the_next_setting(candidates, scores, predict, temperature, rng):
     return proposing(propose, rng.random, candidates, scores, predict, temperature)
 
 
-@wrong("cost_model.3", "`rng` in the same state, and took other steps")
+@wrong(
+    "cost_model.3",
+    "`rng` in the same state, and took other steps",
+    hint="Draws come from the generator",
+)
 def anneal_by_unseeded_draws(candidates, scores, predict, temperature, rng):
     propose = lambda some: mutate(some, rng)  # noqa: E731
     return proposing(propose, np.random.random, candidates, scores, predict, temperature)
 
 
-@wrong("cost_model.3", "the draws are the same in every call")
+@wrong("cost_model.3", "the draws are the same in every call", hint="Draws come from the generator")
 def anneal_by_the_same_draws(candidates, scores, predict, temperature, rng):
     propose = lambda some: mutate(some, rng)  # noqa: E731
     draw = np.random.default_rng(0).random
@@ -386,13 +404,13 @@ def fresh_of(found, scores, measured):
     return [one for one in dict.fromkeys(ranked) if one not in measured]
 
 
-@wrong("cost_model.4", "which was measured before", hint="Two things may not be chosen")
+@wrong("cost_model.4", "which was measured before", hint="Two things may not be")
 def batch_with_measured_ones(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, set())[: size - round(epsilon * size)]
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
 
 
-@wrong("cost_model.4", "each may be in a batch once")
+@wrong("cost_model.4", "each may be in a batch once", hint="Two things may not be")
 def batch_with_repetitions(found, scores, measured, size, epsilon, rng):
     ranked = [one for one in found[np.argsort(-scores)].tolist() if one not in measured]
     batch = ranked[: size - round(epsilon * size)]
@@ -405,18 +423,18 @@ def batch_of_the_worst(found, scores, measured, size, epsilon, rng):
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
 
 
-@wrong("cost_model.4", "random places are missing", hint="With epsilon 0.25 and a batch")
+@wrong("cost_model.4", "random places are missing", hint="With epsilon 0.25 and")
 def batch_without_random_ones(found, scores, measured, size, epsilon, rng):
     return fresh_of(found, scores, measured)[: size - round(epsilon * size)]
 
 
-@wrong("cost_model.4", "went to the best-ranked candidates")
+@wrong("cost_model.4", "went to the best-ranked candidates", hint="With epsilon 0.25 and")
 def batch_only_greedy(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, measured)[:size]
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
 
 
-@wrong("cost_model.4", "are filled from what the search found")
+@wrong("cost_model.4", "are filled from what the search found", hint="With epsilon 0.25 and")
 def batch_random_among_found(found, scores, measured, size, epsilon, rng):
     fresh = fresh_of(found, scores, measured)
     greedy = size - round(epsilon * size)
@@ -438,7 +456,7 @@ def batch_that_stays_short(found, scores, measured, size, epsilon, rng):
     return batch + random_batch(measured | set(batch), round(epsilon * size), rng)
 
 
-@wrong("cost_model.4", "expected 8 such places")
+@wrong("cost_model.4", "expected 8 such places", hint="With epsilon 0.25 and")
 def batch_with_epsilon_turned_round(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, measured)[: round(epsilon * size)]
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
@@ -458,7 +476,7 @@ def batch_of_random_numbers_that_happen_to_be_free(found, scores, measured, size
     return batch + free[: size - len(batch)]
 
 
-@wrong("cost_model.4", "which is in the batch already")
+@wrong("cost_model.4", "which is in the batch already", hint="Two things may not be")
 def batch_that_draws_its_best_again(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, measured)[: size - round(epsilon * size)]
     return batch + random_batch(measured, size - len(batch), rng)

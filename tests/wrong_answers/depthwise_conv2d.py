@@ -29,7 +29,7 @@ def blocks_with_c_outside(sch):
 @wrong(
     "depthwise_conv2d.1",
     "b to blockIdx.z and c to blockIdx.y are bound",
-    hint="Two loops, two axes of blocks",
+    hint="Two loops, two axes of",
 )
 def blocks_along_z(sch):
     b, c, *_ = loops_of(sch)
@@ -37,14 +37,18 @@ def blocks_along_z(sch):
     sch.bind(c, "blockIdx.y")
 
 
-@wrong("depthwise_conv2d.1", "b to blockIdx.x and c to blockIdx.y are bound")
+@wrong(
+    "depthwise_conv2d.1",
+    "b to blockIdx.x and c to blockIdx.y are bound",
+    hint="Two loops, two axes of",
+)
 def blocks_the_other_way(sch):
     b, c, *_ = loops_of(sch)
     sch.bind(b, "blockIdx.x")
     sch.bind(c, "blockIdx.y")
 
 
-@wrong("depthwise_conv2d.1", "a part of them is left to a loop")
+@wrong("depthwise_conv2d.1", "a part of them is left to a loop", hint="Two loops, two axes of")
 def blocks_of_three_channels(sch):
     b, c, *_ = loops_of(sch)
     outer, _ = sch.split(c, [None, 3])
@@ -52,37 +56,29 @@ def blocks_of_three_channels(sch):
     sch.bind(outer, "blockIdx.x")
 
 
-@wrong(
-    "depthwise_conv2d.1",
-    "the loop nest is what it was before",
-    hint="Which object do your primitives",
-)
+@wrong("depthwise_conv2d.1", "the loop nest is what it was before", hint="Which object do your")
 def blocks_of_nothing(sch):
     loops_of(sch)
 
 
-@wrong("depthwise_conv2d.1", "and none is bound")
+@wrong("depthwise_conv2d.1", "and none is bound", hint="Two loops, two axes of")
 def blocks_in_parallel(sch):
     sch.parallel(loops_of(sch)[0])
 
 
-@wrong("depthwise_conv2d.1", "c is not bound to blocks")
+@wrong("depthwise_conv2d.1", "c is not bound to blocks", hint="Two loops, two axes of")
 def blocks_for_images_only(sch):
     sch.bind(loops_of(sch)[0], "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "on one processor")
+@wrong("depthwise_conv2d.1", "on one processor", hint="Two loops, two axes of")
 def blocks_as_threads(sch):
     b, c, *_ = loops_of(sch)
     sch.bind(b, "threadIdx.y")
     sch.bind(c, "threadIdx.x")
 
 
-@wrong(
-    "depthwise_conv2d.1",
-    "they would have to be brought together",
-    hint="r and s run over the terms",
-)
+@wrong("depthwise_conv2d.1", "they would have to be brought together", hint="r and s run over the")
 def blocks_with_the_sum_in_threads(sch):
     b, c, _, _, r, _ = loops_of(sch)
     sch.bind(b, "blockIdx.y")
@@ -90,14 +86,14 @@ def blocks_with_the_sum_in_threads(sch):
     sch.bind(r, "threadIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "in this step only b and c are blocks")
+@wrong("depthwise_conv2d.1", "in this step only b and c are blocks", hint="Two loops, two axes of")
 def blocks_of_pixels(sch):
     _, _, h, w, _, _ = loops_of(sch)
     sch.bind(h, "blockIdx.y")
     sch.bind(w, "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "fused to one axis of blocks")
+@wrong("depthwise_conv2d.1", "fused to one axis of blocks", hint="Two loops, two axes of")
 def blocks_fused(sch):
     b, c, *_ = loops_of(sch)
     sch.bind(sch.fuse(b, c), "blockIdx.x")
@@ -128,35 +124,37 @@ def fused_blocks_channels_first(sch):
     sch.bind(sch.fuse(c, b, h), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "but the fused one is not bound", hint="The grid should have one")
+@wrong("depthwise_conv2d.2", "but the fused one is not bound", hint="The grid should have")
 def fused_blocks_unbound(sch):
     sch.fuse(*loops_of(sch)[:3])
 
 
-@wrong("depthwise_conv2d.2", "h is missing")
+@wrong("depthwise_conv2d.2", "h is missing", hint="The grid should have")
 def fused_blocks_of_images(sch):
     sch.bind(sch.fuse(*loops_of(sch)[:2]), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "w is fused as well")
+@wrong("depthwise_conv2d.2", "w is fused as well", hint="The grid should have")
 def fused_blocks_of_all(sch):
     sch.bind(sch.fuse(*loops_of(sch)[:4]), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "The grid has 3 axes")
+@wrong("depthwise_conv2d.2", "The grid has 3 axes", hint="The grid should have")
 def fused_blocks_unfused(sch):
     for loop, axis in zip(loops_of(sch), "zyx", strict=False):
         sch.bind(loop, f"blockIdx.{axis}")
 
 
-@wrong("depthwise_conv2d.2", "2 rows for each block one after the other")
+@wrong(
+    "depthwise_conv2d.2", "2 rows for each block one after the other", hint="The grid should have"
+)
 def fused_blocks_of_half_of_h(sch):
     b, c, h, *_ = loops_of(sch)
     outer, _ = sch.split(h, [None, 2])
     sch.bind(sch.fuse(b, c, outer), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "65,535 at most", hint="Which of the three axes of")
+@wrong("depthwise_conv2d.2", "65,535 at most", hint="Which of the three axes")
 def fused_blocks_along_y(sch):
     sch.bind(sch.fuse(*loops_of(sch)[:3]), "blockIdx.y")
 
@@ -207,7 +205,7 @@ def threads_with_the_tiles_inside(sch, rows, columns):
         sch.bind(loop, axis)
 
 
-@wrong("depthwise_conv2d.3", "of which 4 are wanted", hint="Read the split from the outside")
+@wrong("depthwise_conv2d.3", "of which 4 are wanted", hint="Threads with neighbouring")
 def threads_with_x_along_h(sch, rows, columns):
     threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.y"))
 
@@ -217,12 +215,12 @@ def threads_in_one_dimension(sch, rows, columns):
     threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", None, "threadIdx.x"))
 
 
-@wrong("depthwise_conv2d.3", "Are the two swapped?")
+@wrong("depthwise_conv2d.3", "Are the two swapped?", hint="Read each split from")
 def threads_swapped(sch, rows, columns):
     threads_but(sch, columns, rows)
 
 
-@wrong("depthwise_conv2d.3", "tx is the inner part of the split of w")
+@wrong("depthwise_conv2d.3", "tx is the inner part of the split of w", hint="Read each split from")
 def threads_far_apart(sch, rows, columns):
     b, c, h, w, _, _ = loops_of(sch)
     ho, ty = sch.split(h, [None, rows])
@@ -232,7 +230,7 @@ def threads_far_apart(sch, rows, columns):
         sch.bind(loop, axis)
 
 
-@wrong("depthwise_conv2d.3", "ty is the inner part of the split of h")
+@wrong("depthwise_conv2d.3", "ty is the inner part of the split of h", hint="Read each split from")
 def threads_in_rows_far_apart(sch, rows, columns):
     threads_but(sch, rows, columns, interleaved="h")
 
@@ -252,7 +250,7 @@ def threads_and_blocks_of_rows_of_tiles(sch, rows, columns):
         sch.bind(loop, axis)
 
 
-@wrong("depthwise_conv2d.3", "is bound to threadIdx.z")
+@wrong("depthwise_conv2d.3", "is bound to threadIdx.z", hint="A tile has rows and columns")
 def threads_of_all_rows_of_tiles(sch, rows, columns):
     b, c, h, w, _, _ = loops_of(sch)
     ho, ty = sch.split(h, [None, rows])
@@ -262,7 +260,11 @@ def threads_of_all_rows_of_tiles(sch, rows, columns):
         sch.bind(loop, axis)
 
 
-@wrong("depthwise_conv2d.3", "The list of sch.split goes from the outer extent to the inner")
+@wrong(
+    "depthwise_conv2d.3",
+    "The list of sch.split goes from the outer extent to the inner",
+    hint="Read each split from",
+)
 def threads_split_from_the_inside(sch, rows, columns):
     b, c, h, w, _, _ = loops_of(sch)
     ho, ty = sch.split(h, [rows, None])
@@ -277,7 +279,7 @@ def threads_of_an_axis_of_another_name(sch, rows, columns):
     threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", "threads.y", "threads.x"))
 
 
-@wrong("depthwise_conv2d.3", "is the outer part of h: it counts tiles")
+@wrong("depthwise_conv2d.3", "is the outer part of h: it counts tiles", hint="Read each split from")
 def threads_by_the_number_of_tiles(sch, rows, columns):
     b, c, h, w, _, _ = loops_of(sch)
     ty, ho = sch.split(h, [None, rows])
@@ -320,23 +322,21 @@ def outer_fusion_with_the_columns_outside(sch, rows, columns):
     bind_tile(sch, ty, tx)
 
 
-@wrong(
-    "depthwise_conv2d.4", "which do h_0, w_0 one after the other", hint="Everything that tells one"
-)
+@wrong("depthwise_conv2d.4", "which do h_0, w_0 one after the other", hint="Everything that tells")
 def outer_fusion_of_images(sch, rows, columns):
     b, c, _, _, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c), "blockIdx.x")
     bind_tile(sch, ty, tx)
 
 
-@wrong("depthwise_conv2d.4", "which do w_0 one after the other")
+@wrong("depthwise_conv2d.4", "which do w_0 one after the other", hint="Everything that tells")
 def outer_fusion_without_the_columns(sch, rows, columns):
     b, c, ho, _, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c, ho), "blockIdx.x")
     bind_tile(sch, ty, tx)
 
 
-@wrong("depthwise_conv2d.4", "Expected one: b, c, ho and wo fused")
+@wrong("depthwise_conv2d.4", "Expected one: b, c, ho and wo fused", hint="Everything that tells")
 def outer_fusion_in_three_axes(sch, rows, columns):
     b, c, ho, wo, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c), "blockIdx.z")
@@ -345,14 +345,14 @@ def outer_fusion_in_three_axes(sch, rows, columns):
     bind_tile(sch, ty, tx)
 
 
-@wrong("depthwise_conv2d.4", "of which 4 are wanted", hint="The inner parts of both splits")
+@wrong("depthwise_conv2d.4", "of which 4 are wanted", hint="Threads with neighbouring")
 def outer_fusion_with_x_along_h(sch, rows, columns):
     b, c, ho, wo, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c, ho, wo), "blockIdx.x")
     bind_tile(sch, ty, tx, "xy")
 
 
-@wrong("depthwise_conv2d.4", "none is bound to threadIdx.x")
+@wrong("depthwise_conv2d.4", "none is bound to threadIdx.x", hint="The inner parts of both")
 def outer_fusion_without_threads(sch, rows, columns):
     b, c, ho, wo, _, _ = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c, ho, wo), "blockIdx.x")
@@ -410,22 +410,26 @@ def share_inlined(sch):
     sch.compute_inline(sch.get_sblock("P"))
 
 
-@wrong("depthwise_conv2d.5", "for all images at once")
+@wrong("depthwise_conv2d.5", "for all images at once", hint="One block needs one tile")
 def share_everything(sch):
     sch.set_scope(sch.get_sblock("P"), 0, "shared")
 
 
-@wrong("depthwise_conv2d.5", "It is as far away as X was", hint="All threads of a block read")
+@wrong("depthwise_conv2d.5", "It is as far away as X was", hint="All threads of a block")
 def share_in_global_memory(sch):
     share_but(sch, scope=None)
 
 
-@wrong("depthwise_conv2d.5", "There each thread has only what it stored itself")
+@wrong(
+    "depthwise_conv2d.5",
+    "There each thread has only what it stored itself",
+    hint="All threads of a block",
+)
 def share_in_local_memory(sch):
     share_but(sch, scope="local")
 
 
-@wrong("depthwise_conv2d.5", "all threads wait for it each time")
+@wrong("depthwise_conv2d.5", "all threads wait for it each time", hint="One block needs one tile")
 def share_for_every_row_of_the_filter(sch):
     share_but(sch, at=3)
 
@@ -439,21 +443,25 @@ def share_not_shared_out(sch):
     share_but(sch, axes=(None, None))
 
 
-@wrong("depthwise_conv2d.5", "none is bound to threadIdx.y")
+@wrong("depthwise_conv2d.5", "none is bound to threadIdx.y", hint="The elements of the tile")
 def share_among_one_row_of_threads(sch):
     share_but(sch, axes=(None, "threadIdx.x"))
 
 
-@wrong("depthwise_conv2d.5", "A thread axis has one extent in a kernel")
+@wrong(
+    "depthwise_conv2d.5",
+    "A thread axis has one extent in a kernel",
+    hint="The elements of the tile",
+)
 def share_among_other_numbers_of_threads(sch):
     share_but(sch, split=lambda rows, columns: ([None, columns, rows], 1, 2))
 
 
-@wrong("depthwise_conv2d.5", "the rounds come first")
+@wrong("depthwise_conv2d.5", "the rounds come first", hint="The elements of the tile")
 def share_in_runs(sch):
     share_but(sch, split=lambda rows, columns: ([rows, columns, None], 0, 1))
 
 
-@wrong("depthwise_conv2d.5", "stands inside of threadIdx.x")
+@wrong("depthwise_conv2d.5", "stands inside of threadIdx.x", hint="The elements of the tile")
 def share_with_x_outside(sch):
     share_but(sch, split=lambda rows, columns: ([None, columns, rows], 2, 1))

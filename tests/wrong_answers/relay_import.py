@@ -17,7 +17,7 @@ AS_CONSTANTS = {"keep_params_as_input": False, "unwrap_unit_return_tuple": True}
 # ---------------------------------------------------------------------------------------------- 4.1
 
 
-@wrong("4.1", "batch norms are in training mode", hint="In which mode does a model")
+@wrong("4.1", "batch norms are in training mode", hint="In which mode does a")
 def import_in_training_mode(model, example):
     return from_exported_program(export(model, (example,)), **AS_CONSTANTS)
 
@@ -28,7 +28,7 @@ def import_parameters_as_inputs(model, example):
     return from_exported_program(program, keep_params_as_input=True, unwrap_unit_return_tuple=True)
 
 
-@wrong("4.1", "returns a tuple of one")
+@wrong("4.1", "returns a tuple of one", hint="from_exported_program has an")
 def import_without_unwrapping(model, example):
     return from_exported_program(export(model.eval(), (example,)), keep_params_as_input=False)
 
@@ -44,25 +44,25 @@ def import_a_fresh_model(model, example):
     return from_exported_program(export(fresh, (example,)), **AS_CONSTANTS)
 
 
-@wrong("4.1", "export them as they are")
+@wrong("4.1", "export them as they are", hint="The model and the example")
 def import_in_double_precision(model, example):
     wide = copy.deepcopy(model).double().eval()
     return from_exported_program(export(wide, (example.double(),)), **AS_CONSTANTS)
 
 
-@wrong("4.1", "the shape of the example that was given")
+@wrong("4.1", "the shape of the example that was given", hint="The model and the example")
 def import_for_a_single_picture(model, example):
     return from_exported_program(export(model.eval(), (example[:1],)), **AS_CONSTANTS)
 
 
-@wrong("4.1", "a shape with an open extent")
+@wrong("4.1", "a shape with an open extent", hint="The model and the example")
 def import_with_an_open_batch(model, example):
     open_batch = ({0: torch.export.Dim("batch")},)
     program = export(model.eval(), (example,), dynamic_shapes=open_batch)
     return from_exported_program(program, **AS_CONSTANTS)
 
 
-@wrong("4.1", "returned None")
+@wrong("4.1", "returned None", hint="Two frameworks, two calls")
 def import_forgets_return(model, example):
     from_exported_program(export(model.eval(), (example,)), **AS_CONSTANTS)
 
@@ -102,17 +102,21 @@ def _run(module, *passes):
     return tvm.transform.Sequential(list(passes))(module)
 
 
-@wrong("4.2", "operators are no kernels yet", hint="Six passes, each with one")
+@wrong("4.2", "operators are no kernels yet", hint="Six passes, each with")
 def optimize_without_legalizing(module):
     return _run(module, NORM, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("4.2", "read nothing but constants")
+@wrong("4.2", "read nothing but constants", hint="Six passes, each with")
 def optimize_without_folding(module):
     return _run(module, NORM, LEGALIZE, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("4.2", "did not know the class of any kernel: AnnotateTIROpPattern notes it")
+@wrong(
+    "4.2",
+    "did not know the class of any kernel: AnnotateTIROpPattern notes it",
+    hint="Six passes, each with",
+)
 def optimize_without_annotating(module):
     return _run(module, NORM, LEGALIZE, FOLD, GROUP, FUSE)
 
@@ -122,43 +126,43 @@ def optimize_annotates_too_late(module):
     return _run(module, NORM, LEGALIZE, FOLD, GROUP, ANNOTATE, FUSE)
 
 
-@wrong("4.2", "AnnotateTIROpPattern ran before LegalizeOps")
+@wrong("4.2", "AnnotateTIROpPattern ran before LegalizeOps", hint="Each pass looks for something")
 def optimize_annotates_too_early(module):
     return _run(module, NORM, ANNOTATE, LEGALIZE, FOLD, GROUP, FUSE)
 
 
-@wrong("4.2", "that is what FuseOps does")
+@wrong("4.2", "that is what FuseOps does", hint="Six passes, each with")
 def optimize_without_grouping(module):
     return _run(module, NORM, LEGALIZE, FOLD, ANNOTATE, FUSE)
 
 
-@wrong("4.2", "FuseTIR makes one kernel of each group")
+@wrong("4.2", "FuseTIR makes one kernel of each group", hint="Six passes, each with")
 def optimize_without_fusing(module):
     return _run(module, NORM, LEGALIZE, FOLD, ANNOTATE, GROUP)
 
 
-@wrong("4.2", "it comes after FuseOps")
+@wrong("4.2", "it comes after FuseOps", hint="Each pass looks for something")
 def optimize_fuses_before_grouping(module):
     return _run(module, NORM, LEGALIZE, FOLD, ANNOTATE, FUSE, GROUP)
 
 
-@wrong("4.2", "puts the scale into the weights")
+@wrong("4.2", "puts the scale into the weights", hint="Six passes, each with")
 def optimize_keeps_batch_norm(module):
     return relax.get_pipeline("zero")(module)
 
 
-@wrong("4.2", "when it ran they were kernels already")
+@wrong("4.2", "when it ran they were kernels already", hint="Each pass looks for something")
 def optimize_folds_batch_norm_too_late(module):
     return _run(module, LEGALIZE, NORM, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("4.2", "return what the pipeline returned", hint="A pipeline is called with")
+@wrong("4.2", "return what the pipeline returned", hint="A pipeline is called")
 def optimize_throws_the_result_away(module):
     _run(module, NORM, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
     return module
 
 
-@wrong("4.2", "returned the pipeline itself")
+@wrong("4.2", "returned the pipeline itself", hint="A pipeline is called")
 def optimize_returns_the_pipeline(module):
     return tvm.transform.Sequential([NORM, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE])
 
@@ -205,26 +209,26 @@ def run_for_any_cpu(module, batches, target):
     return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
 
 
-@wrong("4.3", "which would crash on it", hint="Before the call a NumPy array")
+@wrong("4.3", "which would crash on it", hint="Before the call a NumPy")
 def run_on_numpy_arrays(module, batches, target):
     machine = _machine(module, target)
     return [machine["main"](batch).numpy() for batch in batches]
 
 
-@wrong("4.3", "TVM's and torch's tensors have .numpy()")
+@wrong("4.3", "TVM's and torch's tensors have .numpy()", hint="Before the call a NumPy")
 def run_returns_tensors(module, batches, target):
     machine = _machine(module, target)
     return [machine["main"](tvm.runtime.tensor(batch)) for batch in batches]
 
 
-@wrong("4.3", "expected one for each of")
+@wrong("4.3", "expected one for each of", hint="The function was compiled")
 def run_returns_in_the_loop(module, batches, target):
     machine = _machine(module, target)
     for batch in batches:
         return [machine["main"](tvm.runtime.tensor(batch)).numpy()]
 
 
-@wrong("4.3", "expected a list of")
+@wrong("4.3", "expected a list of", hint="The function was compiled")
 def run_stacks_the_results(module, batches, target):
     machine = _machine(module, target)
     return np.stack([machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches])
@@ -244,7 +248,11 @@ def run_widens(module, batches, target):
     ]
 
 
-@wrong("4.3", "main takes a tensor x of float32, but was given one of float64")
+@wrong(
+    "4.3",
+    "main takes a tensor x of float32, but was given one of float64",
+    hint="Which of your calls makes",
+)
 def run_on_doubles(module, batches, target):
     machine = _machine(module, target)
     return [
@@ -252,31 +260,31 @@ def run_on_doubles(module, batches, target):
     ]
 
 
-@wrong("4.3", "the number of dimensions it was given is 3")
+@wrong("4.3", "the number of dimensions it was given is 3", hint="The function was compiled")
 def run_on_all_batches_at_once(module, batches, target):
     y = _machine(module, target)["main"](tvm.runtime.tensor(np.stack(batches))).numpy()
     return list(y)
 
 
-@wrong("4.3", "but was given one with 1 in dimension 0")
+@wrong("4.3", "but was given one with 1 in dimension 0", hint="The function was compiled")
 def run_on_one_row_at_a_time(module, batches, target):
     machine = _machine(module, target)
     rows = [[machine["main"](tvm.runtime.tensor(row[None])) for row in one] for one in batches]
     return [np.concatenate([row.numpy() for row in one]) for one in rows]
 
 
-@wrong("4.3", "so the number of arguments is 1")
+@wrong("4.3", "so the number of arguments is 1", hint="The function was compiled")
 def run_on_all_batches_as_arguments(module, batches, target):
     return _machine(module, target)["main"](*map(tvm.runtime.tensor, batches))
 
 
-@wrong("4.3", 'the module has no function "forward"')
+@wrong("4.3", 'the module has no function "forward"', hint="run_linear_relu above compiles")
 def run_torchs_forward(module, batches, target):
     machine = _machine(module, target)
     return [machine["forward"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
 
 
-@wrong("4.3", "runs what tvm.compile makes of a module")
+@wrong("4.3", "runs what tvm.compile makes of a module", hint="run_linear_relu above compiles")
 def run_without_compiling(module, batches, target):
     machine = relax.VirtualMachine(module, tvm.cpu())
     return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]

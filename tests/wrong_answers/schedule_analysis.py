@@ -18,7 +18,7 @@ def one_schedule_under_many_names(naive, steps):
     return variants
 
 
-@wrong("3.1", "is a NoneType, not a Schedule")
+@wrong("3.1", "is a NoneType, not a Schedule", hint="A step changes the schedule")
 def keeps_what_the_step_returns(naive, steps):
     variants = {"naive": naive.copy()}
     latest = naive
@@ -28,7 +28,7 @@ def keeps_what_the_step_returns(naive, steps):
     return variants
 
 
-@wrong("3.1", "changed the schedule it was given")
+@wrong("3.1", "changed the schedule it was given", hint="A step changes the schedule")
 def changes_the_naive_schedule(naive, steps):
     variants = {"naive": naive.copy()}
     for name, apply in steps.items():
@@ -51,7 +51,7 @@ def copies_before_the_step(naive, steps):
     return variants
 
 
-@wrong("3.1", "it builds on the variant before it")
+@wrong("3.1", "it builds on the variant before it", hint="Follow one schedule through")
 def every_step_from_the_start(naive, steps):
     variants = {"naive": naive.copy()}
     for name, apply in steps.items():
@@ -61,9 +61,7 @@ def every_step_from_the_start(naive, steps):
     return variants
 
 
-@wrong(
-    "3.1", "returned the names ['tile', 'vectorize', 'parallel']", hint="Which variant has no step"
-)
+@wrong("3.1", "returned the names ['tile', 'vectorize', 'parallel']", hint="Which variant has no")
 def forgets_the_naive_one(naive, steps):
     variants, latest = {}, naive
     for name, apply in steps.items():
@@ -73,7 +71,11 @@ def forgets_the_naive_one(naive, steps):
     return variants
 
 
-@wrong("3.1", "'tile' and 'vectorize' are one and the same schedule")
+@wrong(
+    "3.1",
+    "'tile' and 'vectorize' are one and the same schedule",
+    hint="A step changes the schedule",
+)
 def copies_only_once(naive, steps):
     variants = {"naive": naive}
     working = naive.copy()
@@ -126,42 +128,42 @@ def _rows(samples, flops, peak, typical=median, **changes):
     return rows
 
 
-@wrong("3.2", "That is the mean", hint="One slow round out of many")
+@wrong("3.2", "That is the mean", hint="One slow round out of")
 def means(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, mean)
 
 
-@wrong("3.2", "That is the fastest round")
+@wrong("3.2", "That is the fastest round", hint="One slow round out of")
 def minima(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, min)
 
 
-@wrong("3.2", "That is seconds; the column is in milliseconds", hint="Write the unit beside each")
+@wrong("3.2", "That is seconds; the column is in milliseconds", hint="Write the unit beside")
 def seconds_as_milliseconds(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, milliseconds=lambda f: f["milliseconds"] / 1e3)
 
 
-@wrong("3.2", "That is FLOP/s; a GFLOP/s is 10^9 of them")
+@wrong("3.2", "That is FLOP/s; a GFLOP/s is 10^9 of them", hint="Write the unit beside")
 def plain_flops(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, gflops=lambda f: f["gflops"] * 1e9)
 
 
-@wrong("3.2", "twice as fast is a speed-up of 2, not of 0.5", hint="What should the figure be")
+@wrong("3.2", "twice as fast is a speed-up of 2, not of 0.5", hint="What should the figure")
 def speedup_upside_down(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, speedup=lambda f: 1 / f["speedup"])
 
 
-@wrong("3.2", "That is in percent")
+@wrong("3.2", "That is in percent", hint="Write the unit beside")
 def share_in_percent(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, share=lambda f: 100 * f["share"])
 
 
-@wrong("3.2", "the share is the rate over the peak")
+@wrong("3.2", "the share is the rate over the peak", hint="What should the figure")
 def share_upside_down(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, share=lambda f: 1 / f["share"])
 
 
-@wrong("3.2", "in this order", hint="A dict remembers the order")
+@wrong("3.2", "in this order", hint="A dict remembers the")
 def sorted_by_speed(samples, flops, peak_gflops):
     return sorted(_rows(samples, flops, peak_gflops), key=lambda row: row.name)
 
@@ -207,7 +209,7 @@ def with_numpy_medians(samples, flops, peak_gflops):
 @wrong(
     "3.3",
     "That is the first size at which parallel wins, but it loses again later",
-    hint="Play it through with win",
+    hint="Play it through with",
 )
 def first_win(sizes, serial, parallel):
     for size, one, many in zip(sizes, serial, parallel, strict=True):
@@ -216,7 +218,7 @@ def first_win(sizes, serial, parallel):
     return None
 
 
-@wrong("3.3", "That is the last size at which parallel does not win")
+@wrong("3.3", "That is the last size at which parallel does not win", hint="Play it through with")
 def last_loss(sizes, serial, parallel):
     found = None
     for size, one, many in zip(sizes, serial, parallel, strict=True):
@@ -225,7 +227,7 @@ def last_loss(sizes, serial, parallel):
     return found
 
 
-@wrong("3.3", "compare medians, which do not mind", hint="One slow round must not decide")
+@wrong("3.3", "compare medians, which do not mind", hint="One slow round must not")
 def by_means(sizes, serial, parallel):
     found = None
     for size, one, many in zip(sizes, serial, parallel, strict=True):
@@ -247,7 +249,7 @@ def equal_counts_as_faster(sizes, serial, parallel):
     return found
 
 
-@wrong("3.3", "expected one of the sizes, or None", hint="Who calls this wants to know")
+@wrong("3.3", "expected one of the sizes, or None", hint="Who calls this wants")
 def returns_the_index(sizes, serial, parallel):
     found = None
     for n, (one, many) in enumerate(zip(serial, parallel, strict=True)):

@@ -68,9 +68,7 @@ def tile_from_the_inside(sch, warps, each, depth):
         sch.bind(loop, axis)
 
 
-@wrong(
-    "tensor_cores.1", "the loop nest is what it was before", hint="Which object do your primitives"
-)
+@wrong("tensor_cores.1", "the loop nest is what it was before", hint="Which object do your")
 def tile_nothing(sch, warps, each, depth):
     sch.get_sblock("C")
 
@@ -78,28 +76,32 @@ def tile_nothing(sch, warps, each, depth):
 @wrong(
     "tensor_cores.1",
     "sch.blockize(it) makes it of the last three loops",
-    hint="What is replaced later is",
+    hint="What is replaced later",
 )
 def tile_without_a_block(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, blockize=None)
 
 
-@wrong("tensor_cores.1", "and nothing is bound", hint="A warp works as one: threadIdx.x")
+@wrong("tensor_cores.1", "and nothing is bound")
 def tile_only_split(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, fuse=(), bound=(), blockize=None)
 
 
-@wrong("tensor_cores.1", "blockize takes the outermost of those that go inside")
+@wrong(
+    "tensor_cores.1",
+    "blockize takes the outermost of those that go inside",
+    hint="What is replaced later",
+)
 def tile_with_a_block_of_one_row(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, blockize="jt")
 
 
-@wrong("tensor_cores.1", "Inside of a tile the loops run over")
+@wrong("tensor_cores.1", "Inside of a tile the loops run over", hint="What is replaced later")
 def tile_with_k_first_inside(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, order="by bx row column ko ki fi fj kt it jt", blockize="kt")
 
 
-@wrong("tensor_cores.1", "Are the warps' two fused?")
+@wrong("tensor_cores.1", "Are the warps' two fused?", hint="A warp works as one")
 def tile_with_warps_of_two_dimensions(sch, warps, each, depth):
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     by, row, fi, it = sch.split(i, [None, warps[0], each[0], EDGE])
@@ -121,7 +123,7 @@ def tile_with_the_own_tiles_outside_of_k(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, order="by bx row column fi fj ko ki it jt kt")
 
 
-@wrong("tensor_cores.1", "The warps are bound to threadIdx.x")
+@wrong("tensor_cores.1", "The warps are bound to threadIdx.x", hint="A warp works as one")
 def tile_with_warps_along_x(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, axis="threadIdx.x")
 
@@ -133,17 +135,17 @@ def tile_with_x_and_y_exchanged(sch, warps, each, depth):
     )
 
 
-@wrong("tensor_cores.1", "expected depth", hint="Read each split from the")
+@wrong("tensor_cores.1", "expected depth", hint="Read each split from")
 def tile_with_depth_outside(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, ki=[depth, None, EDGE])
 
 
-@wrong("tensor_cores.1", "warps; expected")
+@wrong("tensor_cores.1", "The loop of the warps has extent", hint="Read each split from")
 def tile_with_warps_and_tiles_exchanged(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, rows=lambda warps, each: [None, each, warps, EDGE])
 
 
-@wrong("tensor_cores.1", "tiles of a warp side by side")
+@wrong("tensor_cores.1", "tiles of a warp side by side", hint="Read each split from")
 def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
@@ -156,7 +158,11 @@ def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
     sch.blockize(it)
 
 
-@wrong("tensor_cores.1", "Expected the tiles of a block together, 2 x 3 warps")
+@wrong(
+    "tensor_cores.1",
+    "Expected the tiles of a block together, 2 x 3 warps",
+    hint="Read each split from",
+)
 def tile_with_a_warps_rows_far_apart(sch, warps, each, depth):
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
@@ -221,9 +227,7 @@ def fragments_with_the_copies_unrolled(sch):
         sch.unroll(fj)
 
 
-@wrong(
-    "tensor_cores.2", "the loop nest is what it was before", hint="Which object do your primitives"
-)
+@wrong("tensor_cores.2", "the loop nest is what it was before", hint="Which object do your")
 def fragments_of_nothing(sch):
     sch.get_sblock("C_o")
 
@@ -233,39 +237,37 @@ def fragments_without_sums(sch):
     fragments_but(sch, sums=None)
 
 
-@wrong("tensor_cores.2", 'The sums are in scope "local"')
+@wrong("tensor_cores.2", 'The sums are in scope "local"', hint="Three kinds of fragments")
 def fragments_of_sums_in_a_threads_registers(sch):
     fragments_but(sch, sums="local")
 
 
-@wrong("tensor_cores.2", '"C_o" still reads B itself')
+@wrong("tensor_cores.2", '"C_o" still reads B itself', hint="Three kinds of fragments")
 def fragments_of_a_only(sch):
     fragments_but(sch, numbers=(0,))
 
 
-@wrong("tensor_cores.2", "since A is the left factor")
+@wrong("tensor_cores.2", "since A is the left factor", hint="Three kinds of fragments")
 def fragments_in_each_others_scope(sch):
     fragments_but(sch, scopes=("wmma.matrix_b", "wmma.matrix_a"))
 
 
-@wrong(
-    "tensor_cores.2", "all of C would have to lie in fragments", hint="A fragment is loaded when"
-)
+@wrong("tensor_cores.2", "all of C would have to lie in fragments", hint="A sum is complete after")
 def fragments_stored_at_the_end(sch):
     fragments_but(sch, store_at=None)
 
 
-@wrong("tensor_cores.2", "outside of ki")
+@wrong("tensor_cores.2", "outside of ki", hint="A fragment is loaded")
 def fragments_loaded_for_a_whole_piece(sch):
     fragments_but(sch, load_at=3)
 
 
-@wrong("tensor_cores.2", "and its registers hold a few")
+@wrong("tensor_cores.2", "and its registers hold a few", hint="A fragment is loaded")
 def fragments_loaded_before_everything(sch):
     fragments_but(sch, load_at=None)
 
 
-@wrong("tensor_cores.2", "anew for every tile of C")
+@wrong("tensor_cores.2", "anew for every tile of C", hint="A fragment is loaded")
 def fragments_loaded_for_each_tile(sch):
     fragments_but(sch, load_at=6)
 
@@ -335,54 +337,52 @@ def share_with_the_last_axis_but_one(sch):
     share_but(sch, align=(-2, 16, 8))
 
 
-@wrong(
-    "tensor_cores.3", "the loop nest is what it was before", hint="Which object do your primitives"
-)
+@wrong("tensor_cores.3", "the loop nest is what it was before", hint="Which object do your")
 def share_nothing(sch):
     sch.get_sblock("C_o")
 
 
-@wrong("tensor_cores.3", '"B_wmma.matrix_b" still loads from B', hint="What all warps of a block")
+@wrong("tensor_cores.3", '"B_wmma.matrix_b" still loads from B', hint="What all of a block read")
 def share_a_only(sch):
     share_but(sch, names=("A_wmma.matrix_a",))
 
 
-@wrong("tensor_cores.3", "which all warps of a block see")
+@wrong("tensor_cores.3", "which all warps of a block see", hint="What all of a block read")
 def share_in_local_memory(sch):
     share_but(sch, scope="local", align=None)
 
 
-@wrong("tensor_cores.3", "once for each piece", hint="Which loop is entered once")
+@wrong("tensor_cores.3", "once for each piece", hint="Which loop is entered")
 def share_inside_of_ki(sch):
     share_but(sch, at=4, fetch=False)
 
 
-@wrong("tensor_cores.3", "there is no room for more than a piece")
+@wrong("tensor_cores.3", "there is no room for more than a piece", hint="Which loop is entered")
 def share_outside_of_all_loops(sch):
     share_but(sch, at=None, fetch=False)
 
 
-@wrong("tensor_cores.3", "an instruction for 32 called by one", hint="The elements of a piece are")
+@wrong("tensor_cores.3", "an instruction for 32 called by one", hint="The elements of a piece")
 def share_among_warps_only(sch):
     share_but(sch, x=None)
 
 
-@wrong("tensor_cores.3", "it has to be 32, a warp")
+@wrong("tensor_cores.3", "it has to be 32, a warp", hint="The elements of a piece")
 def share_among_sixteen_threads(sch):
     share_but(sch, threads=16)
 
 
-@wrong("tensor_cores.3", "copies the whole piece")
+@wrong("tensor_cores.3", "copies the whole piece", hint="The elements of a piece")
 def share_by_each_warp_for_itself(sch):
     share_but(sch, y=None)
 
 
-@wrong("tensor_cores.3", "by the element, 2 bytes at a time")
+@wrong("tensor_cores.3", "by the element, 2 bytes at a time", hint="The elements of a piece")
 def share_without_vectors(sch):
     share_but(sch, vectorize=False)
 
 
-@wrong("tensor_cores.3", "A thread moves 4 numbers")
+@wrong("tensor_cores.3", "A thread moves 4 numbers", hint="The elements of a piece")
 def share_with_vectors_as_for_float32(sch):
     share_but(sch, width=4)
 
@@ -396,21 +396,19 @@ def share_with_x_outside(sch):
     share_but(sch, exchanged=True)
 
 
-@wrong("tensor_cores.3", "Each thread copies a run of B of its own")
+@wrong(
+    "tensor_cores.3", "Each thread copies a run of B of its own", hint="Neighbouring threads should"
+)
 def share_in_runs(sch):
     share_but(sch, runs=True)
 
 
-@wrong(
-    "tensor_cores.3",
-    "begin in the same bank of shared memory",
-    hint="A row that is a little longer",
-)
+@wrong("tensor_cores.3", "begin in the same bank of shared memory", hint="A row that is a little")
 def share_without_spreading_the_rows(sch):
     share_but(sch, align=None)
 
 
-@wrong("tensor_cores.3", "at an address that is no multiple of 16")
+@wrong("tensor_cores.3", "at an address that is no multiple of 16", hint="A row that is a little")
 def share_with_an_offset_of_two(sch):
     share_but(sch, align=(0, 32, 2))
 
@@ -464,23 +462,19 @@ def tensorize_by_numbers(sch, instructions):
         sch.tensorize(sch.get_loops(sch.get_sblock(name))[-depth], instructions[key])
 
 
-@wrong(
-    "tensor_cores.4", "the loop nest is what it was before", hint="Which object do your primitives"
-)
+@wrong("tensor_cores.4", "the loop nest is what it was before", hint="Which object do your")
 def tensorize_nothing(sch, instructions):
     sch.get_sblock("C")
 
 
 @wrong(
-    "tensor_cores.4",
-    "The multiplication (C) is still made of loops",
-    hint="Four kinds of blocks become",
+    "tensor_cores.4", "The multiplication (C) is still made of loops", hint="Four kinds of blocks"
 )
 def tensorize_the_copies_only(sch, instructions):
     tensorize_but(sch, instructions, multiply=None)
 
 
-@wrong("tensor_cores.4", "One of the loads")
+@wrong("tensor_cores.4", "One of the loads", hint="Four kinds of blocks")
 def tensorize_one_load(sch, instructions):
     tensorize_but(
         sch,
@@ -489,12 +483,16 @@ def tensorize_one_load(sch, instructions):
     )
 
 
-@wrong("tensor_cores.4", "are still made of loops")
+@wrong("tensor_cores.4", "are still made of loops", hint="Four kinds of blocks")
 def tensorize_no_load(sch, instructions):
     tensorize_but(sch, instructions, copies=(("C_wmma.accumulator", "store"),))
 
 
-@wrong("tensor_cores.4", "The store (C_wmma.accumulator) is still made of loops")
+@wrong(
+    "tensor_cores.4",
+    "The store (C_wmma.accumulator) is still made of loops",
+    hint="Four kinds of blocks",
+)
 def tensorize_without_the_store(sch, instructions):
     tensorize_but(
         sch, instructions, copies=(("A_wmma.matrix_a", "load_a"), ("B_wmma.matrix_b", "load_b"))

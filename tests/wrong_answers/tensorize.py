@@ -70,7 +70,7 @@ def dot_product_without_offset_factors(lanes):
     return description
 
 
-@wrong("tensorize.1", "none is a reduction", hint="The instruction adds four")
+@wrong("tensorize.1", "none is a reduction", hint="The instruction adds")
 def dot_product_without_a_reduction(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -108,7 +108,7 @@ def dot_product_with_k_outside(lanes):
     return description
 
 
-@wrong("tensorize.1", "C is overwritten")
+@wrong("tensorize.1", "C is overwritten", hint="The instruction adds")
 def dot_product_that_starts_anew(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -129,7 +129,7 @@ def dot_product_that_starts_anew(lanes):
     return description
 
 
-@wrong("tensorize.1", "A's bytes count as signed", hint="What is the product of 200")
+@wrong("tensorize.1", "A's bytes count as signed", hint="What is the product of")
 def dot_product_of_signed_bytes(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -150,7 +150,7 @@ def dot_product_of_signed_bytes(lanes):
     return description
 
 
-@wrong("tensorize.1", "is computed as a byte, and overflows")
+@wrong("tensorize.1", "is computed as a byte, and overflows", hint="What is the product of")
 def dot_product_widened_too_late(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -207,7 +207,7 @@ def dot_product_with_b_turned_round(lanes):
     return description
 
 
-@wrong("tensorize.1", "contain no sblock", hint="The description is a program")
+@wrong("tensorize.1", "contain no sblock", hint="The description is a")
 def dot_product_without_a_block(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -224,7 +224,7 @@ def dot_product_without_a_block(lanes):
     return description
 
 
-@wrong("tensorize.1", "are to stand in T.sblock")
+@wrong("tensorize.1", "are to stand in T.sblock", hint="The description is a")
 def dot_product_without_its_regions(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -319,7 +319,7 @@ def pack_with_the_four_unrolled(sch, columns):
     sch.unroll(sch.get_loops(copy)[-1])
 
 
-@wrong("tensorize.2", "the loop nest is what it was before", hint="Which object do your primitives")
+@wrong("tensorize.2", "the loop nest is what it was before", hint="Which object do your")
 def pack_nothing(sch, columns):
     sch.get_sblock("C")
 
@@ -349,19 +349,19 @@ def pack_into_registers(sch, columns):
     pack_but(sch, columns, scope="local")
 
 
-@wrong("tensorize.2", "transform_layout is missing", hint="The instruction reads four")
+@wrong("tensorize.2", "transform_layout is missing", hint="The instruction reads")
 def pack_without_a_layout(sch, columns):
     sch.cache_read(sch.get_sblock("C"), 1, "global")
 
 
-@wrong("tensorize.2", "expected (")
+@wrong("tensorize.2", "expected (", hint="The instruction reads")
 def pack_as_for_float32(sch, columns):
     block = sch.get_sblock("C")
     sch.cache_read(block, 1, "global")
     sch.transform_layout(block, ("read", 1), lambda k, j: (j // columns, k, j % columns))
 
 
-@wrong("tensorize.2", "Element [k, j] of B is kept at")
+@wrong("tensorize.2", "Element [k, j] of B is kept at", hint="The instruction reads")
 def pack_with_the_four_far_apart(sch, columns):
     block = sch.get_sblock("C")
     steps = int(sch.get(block).reads[1].source.shape[0]) // 4
@@ -372,17 +372,17 @@ def pack_with_the_four_far_apart(sch, columns):
     pack_but(sch, columns, layout=layout)
 
 
-@wrong("tensorize.2", "so that it writes byte after byte", hint="The copy is made once, by")
+@wrong("tensorize.2", "so that it writes byte after byte", hint="The copy is made once")
 def pack_with_the_loops_as_b_has_them(sch, columns):
     pack_but(sch, columns, order=("ko", "four", "panel", "column"), parallel=False)
 
 
-@wrong("tensorize.2", "One thread packs all the panels")
+@wrong("tensorize.2", "One thread packs all the panels", hint="The copy is made once")
 def pack_by_one_thread(sch, columns):
     pack_but(sch, columns, parallel=False)
 
 
-@wrong("tensorize.2", "The copy stands inside of the product's loops")
+@wrong("tensorize.2", "The copy stands inside of the product's loops", hint="The copy is made once")
 def pack_for_each_slab(sch, columns):
     pack_but(sch, columns, inside=True)
 
@@ -419,19 +419,17 @@ def tensorize_but(sch, name, at=3, vectorize=True, loop=6):
         sch.tensorize(loops[loop], name)
 
 
-@wrong("tensorize.3", "the loop nest is what it was before", hint="Which object do your primitives")
+@wrong("tensorize.3", "the loop nest is what it was before", hint="Which object do your")
 def tensorize_nothing(sch, name):
     sch.get_sblock("C")
 
 
-@wrong("tensorize.3", "No loop has been replaced", hint="Which loops does the description")
+@wrong("tensorize.3", "No loop has been replaced", hint="Which loops does the")
 def tensorize_without_tensorizing(sch, name):
     tensorize_but(sch, name, loop=None)
 
 
-@wrong(
-    "tensorize.3", "the description of the instruction only adds", hint="The instruction only adds"
-)
+@wrong("tensorize.3", "the description of the instruction only adds", hint="The instruction only")
 def tensorize_before_decomposing(sch, name):
     sch.tensorize(sch.get_loops(sch.get_sblock("C"))[6], name)
 
@@ -441,12 +439,16 @@ def tensorize_without_vectorizing_the_zeroing(sch, name):
     tensorize_but(sch, name, vectorize=False)
 
 
-@wrong("tensorize.3", "The zeroing stands outside of the place")
+@wrong("tensorize.3", "The zeroing stands outside of the place", hint="The instruction only")
 def tensorize_with_the_zeroing_before_io(sch, name):
     tensorize_but(sch, name, at=2)
 
 
-@wrong("tensorize.3", "are not what the description of the instruction says")
+@wrong(
+    "tensorize.3",
+    "are not what the description of the instruction says",
+    hint="Which loops does the",
+)
 def tensorize_the_vectors(sch, name):
     tensorize_but(sch, name, loop=5)
 

@@ -94,8 +94,17 @@ class Check:
 
     def hint_for(self, diagnosis: str) -> str:
         """The hint that belongs to a diagnosis; "" where only the tiers help."""
-        return next((hint for told, hint in self.told.items() if re.search(told, diagnosis)), "")
+        said = _NOT_THE_MISTAKE.sub("", diagnosis)
+        return next((hint for told, hint in self.told.items() if re.search(told, said)), "")
 
+
+# What a diagnosis quotes: the learner's line, and who wrote an element. The words there are the
+# learner's, and tell nothing about the mistake.
+_NOT_THE_MISTAKE = re.compile(
+    r"At line \d+, `.*?`: "
+    r"|(?:It was (?:last )?written|No (?:iteration|thread) writes) .*?\.(?=\s|$)",
+    re.DOTALL,
+)
 
 # The hint for whatever step is told that it left the loop nest as it was.
 UNCHANGED = {
@@ -104,6 +113,19 @@ UNCHANGED = {
         "it."
     ),
 }
+# Hints that several exercises give, each for diagnoses of its own.
+STARTS_AT_0 = (
+    "Each sum starts at 0 once, before its first term. Before which loop does a program say that, "
+    "and which of your calls comes last?"
+)
+FROM_THE_OUTSIDE = (
+    "Read each split from the outside: what does each of its parts count, with which extent, and "
+    "which part steps to the neighbouring element?"
+)
+WHERE_ALL_REACH_IT = (
+    "What all of a block read should lie where all of them reach it. Which scope is that, and "
+    "which of the two factors lies elsewhere?"
+)
 
 
 def check(

@@ -16,7 +16,7 @@ from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Loop
 from tvm_practice.common.target import build
-from tvm_practice.common.verify import Wrong
+from tvm_practice.common.verify import Wrong, a_or_an
 
 lesson = load_lesson("attention")
 WIDTH, DEEP = lesson.WIDTH, lesson.DEEP
@@ -103,9 +103,13 @@ def exists(sch, name: str) -> bool:
         "T.exp(score - new)",
     ),
     told={
-        "as it is|new term|only where|own term": (
+        "kept as it is": (
             "Follow two scores by hand, first 0 and then 5: the old total was made with the old "
             "highest. What must it be multiplied with?"
+        ),
+        "new term|own term": (
+            "The total is a sum with one exp for every score, each relative to the highest. Which "
+            "one does the new score bring?"
         ),
         "overflows|the new highest is": (
             "Every exponent must be 0 or less. Which of the two, the old highest or the new "
@@ -126,7 +130,7 @@ def extend(body: Callable, trial: Trial) -> None:
             if not isinstance(answer, tuple | list) or len(answer) != 2:
                 raise Wrong(
                     f"extend(highest, total, score) should return the new highest and the new "
-                    f"total; it returned {answer!r:.80}."
+                    f"total; it returned {a_or_an(answer)}."
                 )
             answers.append(answer)
             return answer[number]
@@ -281,7 +285,7 @@ def _assert_fetched(loops, name: str, threads: tuple[int, int]) -> None:
             "For one ki a thread needs a few numbers of each factor. Copy these and no more, each "
             "in one access where they are neighbours."
         ),
-        "y, x|y and": (
+        "along y and|expected y, x": (
             "Each thread has rows along y and columns along x, and runs through all of k itself."
         ),
     },

@@ -14,7 +14,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 
-from tvm_practice.checks import UNCHANGED, Trial, check
+from tvm_practice.checks import STARTS_AT_0, UNCHANGED, Trial, check
 from tvm_practice.common import verify
 from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
@@ -24,7 +24,7 @@ from tvm_practice.common.measure import Measure, Measured, module_hash
 from tvm_practice.common.records import FAILED_SECONDS
 from tvm_practice.common.refusal import in_plain_words
 from tvm_practice.common.target import build, cpu_target
-from tvm_practice.common.verify import Wrong
+from tvm_practice.common.verify import Wrong, a_or_an
 from tvm_practice.common.worker import Failure
 
 lesson = load_lesson("auto_tune")
@@ -66,7 +66,7 @@ def reference_task(size: Size, seed: int, strategy: ms.SearchStrategy | None = N
         ),
     ),
     told={
-        "returned a IRModule|target of|does not hold|could not be repeated": (
+        "expected a TuneContext|target of|does not hold|could not be repeated": (
             "vector_add_task above passes five things on. Count yours."
         ),
         "arguments of shapes|in the order A, B, C": (
@@ -108,7 +108,7 @@ def matmul_task(body: Callable, trial: Trial) -> None:
 def _stated_program(task: Any, call: str):
     if not isinstance(task, ms.TuneContext):
         raise Wrong(
-            f"{call} returned {_kind(task)}; expected a TuneContext, which holds the program and "
+            f"{call} returned {a_or_an(task)}; expected a TuneContext, which holds the program and "
             "all that the search needs."
         )
     if task.mod is None:
@@ -117,10 +117,6 @@ def _stated_program(task: Any, call: str):
     if names != ["main"]:
         raise Wrong(f'The module of {call} has the functions {names}; expected one, named "main".')
     return task.mod["main"]
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _assert_states_matmul(function, nest: LoopNest, call: str, size: Size, trial: Trial) -> None:
@@ -225,9 +221,7 @@ MOST_UNROLLED = 2 * 16 * 64 * 16
             "Threads are started wherever the loop is entered. Which loops can be one, outside of "
             "everything?"
         ),
-        "by a test inside|zeroing would stand": (
-            "Each sum starts at 0 once, before its first k. Which loop over k is the outer one?"
-        ),
+        "by a test inside|zeroing would stand": STARTS_AT_0,
         "in memory for every k|larger than a register": (
             "A tile lies in registers while k runs, and leaves them before the next tile. Which "
             "two calls of phase 2 did that?"
@@ -589,7 +583,7 @@ def _watched_xgboost() -> Iterator[list[tuple[str, int]]]:
             "The database may hold records of an earlier run. Which call learns from those, and "
             "how often must it be made?"
         ),
-        "were left to measure|at once; batch|expected 12": (
+        r"were left to measure|at once; batch|measured \d+ candidates; expected": (
             "Count what the database holds before each batch: when is the search done, and how "
             "many may the next batch have?"
         ),
@@ -653,7 +647,7 @@ def _assert_guided(model, events, measure: Pretended, earlier: list[float], call
         raise Wrong(f"{call} returned None; expected the model.")
     if not isinstance(model, ms.cost_model.XGBModel):
         raise Wrong(
-            f"{call} returned {_kind(model)}; expected the XGBModel that guided the search."
+            f"{call} returned {a_or_an(model)}; expected the XGBModel that guided the search."
         )
     known, results = model.data_size, len(earlier) + len(measure.taken)
     if known < results:
@@ -718,7 +712,7 @@ def _left_open(task) -> bool:
         "replay(fastest[0]) if fastest else None`",
     ),
     told={
-        "One makes it|trace of the record|expected a Schedule": (
+        "trace of the record|expected a Schedule": (
             "A record holds what was decided, no program. What of the lesson makes a schedule of "
             "one?"
         ),
@@ -730,7 +724,7 @@ def _left_open(task) -> bool:
             "A database may hold records of several programs. Which of its calls knows to which "
             "one a record belongs?"
         ),
-        "was empty|may have failed|returned a schedule": (
+        "was empty|a candidate that failed": (
             "What is there to return when nothing was measured, or nothing worked?"
         ),
     },
@@ -797,10 +791,10 @@ def _assert_best(
         )
     if isinstance(sch, ms.database.TuningRecord | Trace):
         raise Wrong(
-            f"{call} returned {_kind(sch)}; expected a Schedule. `replay` makes one of a record."
+            f"{call} returned {a_or_an(sch)}; expected a Schedule. `replay` makes one of a record."
         )
     if not isinstance(sch, Schedule):
-        raise Wrong(f"{call} returned {_kind(sch)}; expected a Schedule.")
+        raise Wrong(f"{call} returned {a_or_an(sch)}; expected a Schedule.")
     if module_hash(sch.mod) == module_hash(module):
         raise Wrong(f"{call} returned the default loops: the trace of the record was not applied.")
     shape = [int(extent) for extent in sch.mod["main"].params[2].shape]
@@ -832,5 +826,5 @@ def _assert_none(body: Callable, trial: Trial, task, candidates) -> None:
         except Wrong as error:
             raise Wrong(f"{told}, and best_schedule failed; expected None. {error}") from error
         if made is not None:
-            returned = "a schedule" if isinstance(made, Schedule) else _kind(made)
+            returned = "a schedule" if isinstance(made, Schedule) else a_or_an(made)
             raise Wrong(f"{told}, and best_schedule returned {returned}; expected None.")

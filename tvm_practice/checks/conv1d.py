@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
+from tvm_practice.checks import FROM_THE_OUTSIDE, UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
 from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
@@ -18,6 +18,11 @@ from tvm_practice.common.target import build
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("conv1d")
+
+AROUND_THE_READ = (
+    "A test must stand around the read itself, so that nothing is read where there is nothing. "
+    "Which of the functions named above does that?"
+)
 
 # (M, N): more samples than taps, fewer, and one tap.
 SHAPES = ((29, 6), (5, 9), (13, 1))
@@ -168,10 +173,7 @@ def assert_length(block: Block, M: int, N: int) -> None:
         "That is the correlation": (
             "In a convolution the two indices of a term add up to i. Do yours?"
         ),
-        "Select computes both|has a condition, where=": (
-            "A test must stand around the read itself, so that nothing is read where there is "
-            "nothing. Which of the functions named above does that?"
-        ),
+        "Select computes both|has a condition, where=": AROUND_THE_READ,
         "'same'": ("How many places has the filter when it may hang out at both ends?"),
     },
 )
@@ -210,11 +212,12 @@ def over_taps(body: Callable, trial: Trial) -> None:
             "In a convolution the two indices of a term add up to i. How far has the padding "
             "moved the samples?"
         ),
-        "Select computes both|has a condition, where=|still tests every term": (
+        "Select computes both": AROUND_THE_READ,
+        "has a condition, where=|still tests every term": (
             "The test belongs where the zeros are made, once for each of them. Which of the "
             "stages is that?"
         ),
-        "by N - 1 taken as N|P has|T has": (
+        r"by N - 1 taken as N|[PT] has \d": (
             "Take N = 3 and two samples, and draw P: how many zeros stand before the first "
             "sample, and how many behind the last?"
         ),
@@ -500,7 +503,7 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
     ),
     told={
         **UNCHANGED,
-        "read the same samples|stands outside of|reorder puts|residue serial|one tap at a time": (
+        "read the same samples|reorder puts|residue serial|one tap at a time": (
             "Write down which sample result i reads for tap k, and find the pairs (i, k) that "
             "read the same. Which of your loops runs over just these, and is it the one that is "
             "written out?"
@@ -620,8 +623,7 @@ def _assert_counts(block: Block, count: int) -> None:
             "A kernel has blocks, and each block has threads. Which loop goes to which?"
         ),
         "one after the other: there are|as virtual threads|threads; expected|results that lie": (
-            "Read the split from the outside: how many blocks, then how many threads. Which of "
-            "its two parts steps from a result to its neighbour?"
+            FROM_THE_OUTSIDE
         ),
     },
 )
@@ -678,10 +680,7 @@ def _virtual(M: int, N: int, each: int, count: int):
         "no loop is bound|nothing is bound": (
             "Three parts of one loop, three axes. Which of them is still a loop?"
         ),
-        "expected 8|virtual threads; expected|results that lie": (
-            "Read the split from the outside: blocks, virtual threads, threads. The innermost "
-            "steps from a result to its neighbour; with which extent is each part given?"
-        ),
+        "threads; expected|results that lie": FROM_THE_OUTSIDE,
     },
 )
 def bind_virtual_threads(body: Callable, trial: Trial) -> None:

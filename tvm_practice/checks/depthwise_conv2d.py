@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
+from tvm_practice.checks import FROM_THE_OUTSIDE, UNCHANGED, Trial, check, on_gpu
 from tvm_practice.checks.on_gpu import bound
 from tvm_practice.common import verify
 from tvm_practice.common.cuda.simulate import Simulated
@@ -63,6 +63,11 @@ def assert_convolves(sch, trial: Trial, case) -> Simulated:
     writer = partial(function.written, "Y")
     verify.assert_close(got, want, magnitude, K * K, what, written=writer)
     return function
+
+
+X_SIDE_BY_SIDE = (
+    "Threads with neighbouring x run side by side. Along which of h and w do neighbours of Y lie?"
+)
 
 
 # ------------------------------------------------------------------------- what the steps ask alike
@@ -244,7 +249,7 @@ def _assert_image_blocks(block: Block, shape) -> None:
             "to blockIdx|left to a loop|not bound to blocks|none is bound|on one processor|"
             "fused to one"
         ): ("Two loops, two axes of blocks, nothing else yet. Which loop goes to which axis?"),
-        "brought together|r and s are": (
+        "brought together": (
             "r and s run over the terms of one sum. Can terms of one sum be shared out?"
         ),
     },
@@ -342,12 +347,9 @@ def fused_blocks(body: Callable, trial: Trial) -> None:
     ),
     told={
         (
-            "Are the two swapped|inner part of the split|outer extent to the inner|"
-            "counts tiles|of which 4"
-        ): (
-            "Read the split from the outside: how many tiles, how many threads. Threads with "
-            "neighbouring x should have neighbouring columns."
-        ),
+            "Are the two swapped|inner part of the split|outer extent to the inner|counts tiles"
+        ): FROM_THE_OUTSIDE,
+        "runs along h and": X_SIDE_BY_SIDE,
         "none is bound to threadIdx|bound to threadIdx.z": (
             "A tile has rows and columns, and its threads have two axes."
         ),
@@ -377,12 +379,11 @@ def threads(body: Callable, trial: Trial) -> None:
         'to "threadIdx.y", tx to "threadIdx.x"',
     ),
     told={
-        "one after the other|three axes|Expected one": (
+        "one after the other|Expected one": (
             "Everything that tells one tile from another can be fused. How many loops are that?"
         ),
-        "of which 4|none is bound": (
-            "The inner parts of both splits are threads, as in the exercise before."
-        ),
+        "runs along h and": X_SIDE_BY_SIDE,
+        "none is bound": ("The inner parts of both splits are threads, as in the exercise before."),
     },
 )
 def outer_fusion(body: Callable, trial: Trial) -> None:
@@ -437,11 +438,11 @@ def outer_fusion(body: Callable, trial: Trial) -> None:
         "sch.get(tx).extent",
     ),
     told={
-        "inlined into|all images|for every row of the filter": (
+        "inlined into|all images|anew for every term": (
             "One block needs one tile with its halo, once. Which loop goes from block to block, "
             "and how is the padding moved there?"
         ),
-        "as far away|itself has stored|only what it stored": (
+        "as far away|only what it stored": (
             "All threads of a block read the tile. Which memory do they share?"
         ),
         "all the others do|none is bound|one extent|rounds come first|inside of threadIdx.x": (

@@ -8,7 +8,7 @@ from math import isclose
 
 import numpy as np
 
-from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
+from tvm_practice.checks import STARTS_AT_0, UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
 from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
@@ -282,7 +282,7 @@ def _sizes() -> tuple[tuple[int, int, int, int, int], ...]:
     ),
     told={
         **UNCHANGED,
-        "after all the loops|many tiles are|not finished|in memory": (
+        "after all the loops|many tiles are|not finished": (
             "G can be computed when a tile of C is done, before the next one is begun, and then C "
             "needs no memory. Which loop goes from tile to tile?"
         ),
@@ -290,9 +290,7 @@ def _sizes() -> tuple[tuple[int, int, int, int, int], ...]:
             "A block that is moved gets new loops. Which kinds should they have, and when can you "
             "give them?"
         ),
-        "tested for every k|at k|more than one tile": (
-            "Each sum starts at 0 once, before its first k. Which is the last of your calls?"
-        ),
+        "tested for every k|Call it last|more than one tile": STARTS_AT_0,
     },
 )
 def fuse(body: Callable, trial: Trial) -> None:

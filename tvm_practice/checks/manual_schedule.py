@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import partial
 from math import prod
 
-from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
+from tvm_practice.checks import (
+    FROM_THE_OUTSIDE,
+    STARTS_AT_0,
+    UNCHANGED,
+    WHERE_ALL_REACH_IT,
+    Trial,
+    check,
+    on_gpu,
+)
 from tvm_practice.common import verify
 from tvm_practice.common.accesses import written
 from tvm_practice.common.cuda.simulate import Simulated
@@ -18,6 +27,10 @@ from tvm_practice.common.target import build
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("manual_schedule")
+
+TAKE_THE_ARGUMENTS = (
+    "The check calls the body with several tiles. Where do their rows and columns come from?"
+)
 
 Size = tuple[int, int, int]
 Tile = tuple[int, int]
@@ -169,9 +182,7 @@ def shape_of(block: Block, inner: int) -> list[tuple]:
         "split takes a list": (
             "How many loops does the split make, and how many extents does it need to be told?"
         ),
-        "take the arguments": (
-            "The check calls the body with several tiles. Where do rows and columns come from?"
-        ),
+        "take the arguments": TAKE_THE_ARGUMENTS,
         "multiply to less|more iterations than": (
             "The number of tiles differs from call to call, the size of one does not. What stands "
             "in the list for what nobody needs to say?"
@@ -189,12 +200,13 @@ def tile(body: Callable, trial: Trial) -> None:
         _assert_tile_loops(block)
         row = product(before).strides[0]  # from one row of C to the next
         ii, ji = block.loops[3:]
-        if block.strides[4] != 1 or block.strides[3] != row:
-            raise Wrong(
-                f"{ii.name} and {ji.name} are inside, but they step from tile to tile: consecutive"
-                f" iterations of {ji.name} write elements of C that lie {block.strides[4]} apart."
-                " sch.split returns the outer loop first, then the inner one."
-            )
+        for loop, stride, apart in ((ii, block.strides[3], row), (ji, block.strides[4], 1)):
+            if stride != apart:
+                raise Wrong(
+                    f"{loop.name} is inside, but it steps from tile to tile: consecutive iterations"
+                    f" write elements of C that lie {stride} apart, not {apart}."
+                    " sch.split returns the outer loop first, then the inner one."
+                )
         if (ii.extent, ji.extent) == (columns, rows) != (rows, columns):
             raise Wrong(
                 f"The tile is {ii.extent} x {ji.extent}; expected {rows} rows by {columns} "
@@ -470,10 +482,7 @@ def parallelize(body: Callable, trial: Trial) -> None:
             "it: which of the two compute_at calls moves a block to the one that makes what it "
             "reads?"
         ),
-        "The zeroing|would start again from 0": (
-            "Each sum starts at 0 once, before its first k. Before which loop does a program say "
-            "that?"
-        ),
+        "The zeroing|would start again from 0": STARTS_AT_0,
         "of the copy to C .* serial|expected two, as": (
             "The copy has the same two loops as the tile, rows and columns. Which kinds have "
             "those of the tile?"
@@ -665,10 +674,8 @@ def _common_loops(first: Block, second: Block) -> list[Loop]:
             "cache_read counts what the block reads, from 0. Print `sch.get(block).reads`: at "
             "which place is B?"
         ),
-        (
-            "transform_layout is missing|is kept at|keeps all elements apart|room for more|"
-            "one index for each dimension|divided with"
-        ): (
+        "take the argument": TAKE_THE_ARGUMENTS,
+        "transform_layout is missing|is kept at|one index for each dimension": (
             "The lambda gives each element (k, j) its new place. Follow the product through one "
             "panel: for k = 0 all its columns, then for k = 1. Which index changes fastest, which "
             "slowest, and do no two elements meet?"
@@ -924,8 +931,11 @@ def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
             "by side?"
         ),
         "Are the two swapped|The list of sch.split|Consecutive elements of a thread": (
-            "Read the list of a split from the outside: how many blocks, how many threads of a "
-            "block, how many elements of a thread. The first of each pair of arguments is for i."
+            FROM_THE_OUTSIDE
+        ),
+        "counts blocks, the middle": (
+            "A split makes three names, from the outside to the inside. Which of yours counts the "
+            "tiles, and to which axis is it bound?"
         ),
         "inside of k": (
             "Each thread keeps its elements while k runs. So on which side of k do its own two "
@@ -993,6 +1003,14 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             "blockIdx.x runs along i and blockIdx.y along j. It would be right, but the later "
             "steps, and whoever reads the grid, take x for the columns everywhere."
         )
+    for axis in ("y", "x"):
+        thread, whole = bound[f"threadIdx.{axis}"], bound[f"blockIdx.{axis}"]
+        if (block.strides[thread] or 0) > (block.strides[whole] or math.inf):
+            raise Wrong(
+                f"{block.loops[thread].name}, which is bound to threadIdx.{axis}, goes from tile to"
+                f" tile, and {block.loops[whole].name}, bound to blockIdx.{axis}, through one. Of "
+                "the three loops of a split the outermost counts blocks, the middle one threads."
+            )
     extents = tuple(block.loops[bound[axis]].extent for axis in ("threadIdx.y", "threadIdx.x"))
     if extents != threads:
         if extents == threads[::-1]:
@@ -1047,10 +1065,7 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
         ),
     ),
     told={
-        "nothing is shared|expected .shared.|B itself": (
-            "What all threads of a block read should lie where all of them reach it. Which scope "
-            "is that, and how many matrices does the product read?"
-        ),
+        r'is in "[\w.]+" memory|B itself': WHERE_ALL_REACH_IT,
         "for every single k|loop over pieces|k is not split": (
             "A piece is `depth` values of k. Which loop is entered once for each piece, and is "
             "there such a loop yet?"
@@ -1059,7 +1074,7 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             "The elements of a piece are shared out among all threads of the block, just these. "
             "Which two axes do they have, and with which extents?"
         ),
-        "one element at a time|stands outside of threadIdx.y|columns outside": (
+        "one element at a time|stands outside of threadIdx.y|columns outside|copies a run": (
             "Read the copy from the outside: rounds, threadIdx.y, threadIdx.x, the lanes of one "
             "access. Neighbouring threads should fetch neighbouring places."
         ),
@@ -1242,7 +1257,7 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             "Neighbours in memory can move together. Which loops along a row of B or of C move "
             "them singly?"
         ),
-        "of which only|whole piece": (
+        "of which only|hold the whole piece": (
             "For one k a thread needs one number for each of its rows and each of its columns. "
             "Where in the nest does one k begin?"
         ),
@@ -1250,10 +1265,7 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             "How many numbers does one k of a thread take from A, and how many from B? Both are "
             "read several times."
         ),
-        "The zeroing|start again from 0": (
-            "The sums start at 0 once, before the first piece. Which loop is entered once, ko or "
-            "ki?"
-        ),
+        "The zeroing|start again from 0": STARTS_AT_0,
     },
 )
 def thread_tile(body: Callable, trial: Trial) -> None:

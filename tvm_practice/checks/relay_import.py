@@ -19,7 +19,7 @@ from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.graph import KERNEL, OPERATOR, SUBGRAPH, Graph, graph
 from tvm_practice.common.target import cpu_target
-from tvm_practice.common.verify import Wrong
+from tvm_practice.common.verify import Wrong, a_or_an
 
 if TYPE_CHECKING:
     import torch
@@ -79,14 +79,10 @@ def _module(returned: Any, call: str) -> IRModule:
     from tvm import IRModule
 
     if not isinstance(returned, IRModule):
-        raise Wrong(f"{call} returned {_kind(returned)}; expected a Relax module (an IRModule).")
+        raise Wrong(f"{call} returned {a_or_an(returned)}; expected a Relax module (an IRModule).")
     if "main" not in [variable.name_hint for variable in returned.get_global_vars()]:
         raise Wrong(f'{call} returned a module without a function "main".')
     return returned
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _says(error: Exception) -> str:
@@ -480,11 +476,11 @@ def _target_recorder() -> Any:
             "The function was compiled for one batch. How often is it called, with what, and "
             "where do its results go?"
         ),
-        "would crash|takes a tensor x of float32|have .numpy": (
+        "would crash|have .numpy": (
             "Before the call a NumPy array becomes a tensor of TVM, after it the other way. Which "
             "of your values is which?"
         ),
-        "has dtype float64": (
+        "has dtype float64|one of float64": (
             "Which of your calls makes doubles of float32? NumPy does so unless told otherwise."
         ),
         "no function|runs what tvm.compile|target it was given": (
@@ -553,7 +549,7 @@ class _only_tensors:
                     for argument in arguments:
                         if not isinstance(argument, tvm.runtime.Tensor):
                             raise Wrong(
-                                f"{call} handed {_kind(argument)} to the virtual machine, which "
+                                f"{call} handed {a_or_an(argument)} to the virtual machine, which "
                                 "would crash on it. Make a tensor of it: "
                                 "tvm.runtime.tensor(batch)."
                             )
@@ -571,7 +567,7 @@ class _only_tensors:
 
 def _check_results(results: Any, count: int, call: str) -> None:
     if not isinstance(results, list | tuple):
-        raise Wrong(f"{call} returned {_kind(results)}; expected a list of {count} arrays.")
+        raise Wrong(f"{call} returned {a_or_an(results)}; expected a list of {count} arrays.")
     if len(results) != count:
         raise Wrong(
             f"{call} returned {len(results)} results; expected one for each of {count} batches."
@@ -579,7 +575,7 @@ def _check_results(results: Any, count: int, call: str) -> None:
     for number, result in enumerate(results, 1):
         if not isinstance(result, np.ndarray):
             raise Wrong(
-                f"{call}: result {number} is {_kind(result)}; expected a NumPy array. (TVM's and "
+                f"{call}: result {number} is {a_or_an(result)}; expected a NumPy array. (TVM's and "
                 "torch's tensors have .numpy().)"
             )
         if result.dtype != np.float32:

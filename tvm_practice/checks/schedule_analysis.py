@@ -184,7 +184,7 @@ def _unrelated_change(sch) -> None:
             "Write the unit beside each figure, of what you have and of what the column wants. By "
             "which factor do they differ?"
         ),
-        "upside_down|not of 0.5|rate over the peak": (
+        "not of 0.5|rate over the peak": (
             "What should the figure be for a variant that is twice as good: 2 or a half? Put "
             "numbers in."
         ),

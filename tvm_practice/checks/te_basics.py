@@ -20,7 +20,7 @@ from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.target import build
-from tvm_practice.common.verify import Wrong
+from tvm_practice.common.verify import Wrong, a_or_an
 
 if TYPE_CHECKING:
     from tvm import te, tirx
@@ -138,15 +138,15 @@ _SAYINGS = (
 
 # Hints for what several exercises may be told.
 _RETURNED = {
-    r"expected the list|the order is|returned \d tensors|returned tensors named|whose element": (
+    r"\) returned (?!a list whose)": (
         "The docstring ends with the tensors that are to be returned: `return` a list of just "
         "those, inputs first. A stage between them is found from the output."
     ),
 }
 _PYTHON = {
-    "compare now|decides now|truth value|functions want numbers": (
-        "Python runs your rule once, to write an expression down; it never sees a number. What "
-        "decides for each element must be part of that expression."
+    "is still a symbol": (
+        "Python runs your rule once, to write an expression down; it never sees a number. A choice "
+        "or a function of an element must be part of that expression."
     ),
 }
 _UNROLLED = {
@@ -284,12 +284,12 @@ def _assert_returned(tensors: object, call: str, shapes: dict[str, tuple[int, ..
             "inputs too, since they become the function's arguments."
         )
     if not isinstance(tensors, list | tuple):
-        raise Wrong(f"{call} returned {_a(tensors)}; expected the list {wanted} of tensors.")
+        raise Wrong(f"{call} returned {a_or_an(tensors)}; expected the list {wanted} of tensors.")
     for position, tensor in enumerate(tensors):
         if not isinstance(tensor, te.Tensor):
             raise Wrong(
-                f"{call} returned a list whose element {position} is {_a(tensor)}; expected the "
-                f"tensors {wanted}. te.placeholder and te.compute make tensors."
+                f"{call} returned a list whose element {position} is {a_or_an(tensor)}; expected "
+                f"the tensors {wanted}. te.placeholder and te.compute make tensors."
             )
     names = [tensor.op.name for tensor in tensors]
     told = f"[{', '.join(names)}]"
@@ -422,12 +422,6 @@ def _numpy_has(dtype: object) -> bool:
         return False
 
 
-def _a(value: object) -> str:
-    """The type of a value with its article: "a dict", "an int"."""
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
 def _explained(text: str) -> str:
     for pattern, saying in _SAYINGS:
         if re.search(pattern, text, re.DOTALL):
@@ -466,8 +460,12 @@ def _wrong_range(answer: Declared, wanted: str, sizes: dict[str, int]) -> str:
         expected = f"expected (0, {wanted}), which is range(0, {sizes[wanted]})"
         if other is not None:
             return f"{told}, that is {other}; {expected}."
-        hint = "It starts at 0." if first else "The end of a range is not included."
-        return f"{told}; {expected}. {hint}"
+        why = ""
+        if first:
+            why = " It starts at 0."
+        elif abs(end - sizes[wanted]) == 1:
+            why = " The end of a range is not included."
+        return f"{told}; {expected}.{why}"
     return ""
 
 
@@ -593,12 +591,12 @@ def _matmul_at(body: Callable, trial: Trial, M: int, N: int, K: int) -> None:
     told={
         (
             "before the bias was added|the bias is not added|It holds Y already|"
-            "does all the work|one stage only|no stage is named"
+            "does all the work|one stage only"
         ): (
             "Two stages with one job each: the first knows nothing of ReLU, the second nothing of "
             "bias. Which tensor does each of yours read?"
         ),
-        "into bias|bias has shape|got bias|index it with j|as many indices as it has": (
+        "into bias|bias has shape|got bias|as many indices as it has": (
             "How many elements has bias? Which of i and j takes that many values?"
         ),
         "ReLU keeps|ReLU makes 0|ReLU is missing": (
@@ -707,7 +705,7 @@ def _assert_biased(
         r"index `\w+` into \w+ runs": (
             "A stage of shape (M,) has one value for each row. Which of i and j counts rows?"
         ),
-        "columns add up|that of each column|sum of its column|maximum of each column": (
+        "columns add up|that of each column|sum of its column": (
             "In a reduction one index stays and one goes. Which of the two is the argument of "
             "your rule, and which is the axis?"
         ),
@@ -939,7 +937,7 @@ def _softmax_mistakes(x: np.ndarray) -> Mistakes:
         "Outside, A counts|The ends are|number of neighbours that exist": (
             "Write B[0] out: the same sum of three, of which one is 0, and the same division."
         ),
-        "divided by|divide by 3|division by 3|divides integers": (
+        "is divided by|division by 3": (
             "An average of three: one sum in parentheses, divided once."
         ),
         "is missing from the sum": ("Count the terms of your sum: before, here, after."),

@@ -6,7 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
+from tvm_practice.checks import (
+    FROM_THE_OUTSIDE,
+    UNCHANGED,
+    WHERE_ALL_REACH_IT,
+    Trial,
+    check,
+    on_gpu,
+)
 from tvm_practice.common import verify
 from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import load_lesson
@@ -80,14 +87,11 @@ def told(loops) -> str:
             "What is replaced later is a block of three loops, 16 x 16 x 16. Which loops of yours "
             "are those, in which order?"
         ),
-        "Are the warps|expected blockIdx|bound to threadIdx.x|is bound": (
+        "Are the warps|bound to threadIdx.x": (
             "A warp works as one: threadIdx.x is kept for its 32 threads. Which axis is left to "
             "count warps?"
         ),
-        "side by side|together|warps; expected|expected depth": (
-            "Read each split from the outside: blocks, warps of a block, tiles of a warp. With "
-            "which extents, and which part steps to the neighbouring tile?"
-        ),
+        "tiles of a block|loop of the warps has|expected depth": FROM_THE_OUTSIDE,
     },
 )
 def tile(body: Callable, trial: Trial) -> None:
@@ -166,8 +170,8 @@ def _assert_around(block: Block, tiling) -> None:
     warps = tiling.warps[0] * tiling.warps[1]
     if loops[2].extent != warps:
         raise Wrong(
-            f"A block has {loops[2].extent} warps; expected {tiling.warps[0]} x "
-            f"{tiling.warps[1]} = {warps}."
+            f"The loop of the warps has extent {loops[2].extent}; expected {tiling.warps[0]} x "
+            f"{tiling.warps[1]} = {warps} warps."
         )
     if loops[4].extent != tiling.depth:
         raise Wrong(
@@ -246,7 +250,11 @@ def _assert_dealt_out(sch, tiling) -> None:
             "Three kinds of fragments, for the left factor, the right one and the sums. Which "
             "copy of yours lies in which?"
         ),
-        "would have to lie|outside of ki|hold a few|anew for every": (
+        "sums are stored": (
+            "A sum is complete after its last k, and its warp alone has it. Which loop goes from "
+            "warp to warp?"
+        ),
+        "outside of ki|hold a few|anew for every": (
             "A fragment is loaded when it is needed, used several times, then replaced. In which "
             "loop is it needed first?"
         ),
@@ -363,12 +371,9 @@ def _assert_over_tiles(copy: Block, does: str) -> None:
     ),
     told={
         **UNCHANGED,
-        "all warps of a block see|loads from B": (
-            "What all warps of a block read should lie where all of them reach it, for both "
-            "factors."
-        ),
+        "all warps of a block see|loads from B": WHERE_ALL_REACH_IT,
         "for each piece|no room for": ("Which loop is entered once for each piece of k?"),
-        "called by one|to be 32|copies the whole piece|by the element|moves 4": (
+        "called by one|to be 32|copies the whole piece|by the element|2 bytes at once": (
             "The elements of a piece are shared out: warps, the 32 threads of a warp, the lanes "
             "of one access of 16 bytes. How many float16 are 16 bytes?"
         ),
@@ -441,8 +446,9 @@ def _fetched(nest: LoopNest, block: Block, name: str, fragment: str, tiling) -> 
         )
     if bound["threadIdx.y"] != warps:
         raise Wrong(
-            f"{source} is filled by {bound['threadIdx.y']} warps, but the block has {warps}: a "
-            "thread axis has one extent in a kernel. Take it from the loop of the warps."
+            f"threadIdx.y has extent {bound['threadIdx.y']} in the loops that fill {source}, but "
+            f"the block has {warps} warps: a thread axis has one extent in a "
+            "kernel. Take it from the loop of the warps."
         )
     if (copy.strides[-1] or 0) > 1:
         raise Wrong(

@@ -71,7 +71,7 @@ def assert_multiplies(sch, trial: Trial, M: int, N: int, K: int) -> None:
         "T.writes(C[0:lanes])",
     ),
     told={
-        "none is a reduction|k around i|C is overwritten": (
+        "none is a reduction|C is overwritten": (
             "The instruction adds four products to each lane. Which axis is spatial, which is a "
             "reduction, and what does C hold before?"
         ),
@@ -79,7 +79,7 @@ def assert_multiplies(sch, trial: Trial, M: int, N: int, K: int) -> None:
             "What is the product of 200 and -100? Which type holds it, and when must the numbers "
             "have it?"
         ),
-        "sblock|T.sblock": (
+        "contain no sblock|are to stand in": (
             "The description is a program as those that are scheduled: what stands around the "
             "statement there?"
         ),
@@ -346,7 +346,7 @@ def _assert_copy(after, packed: str, wanted: tuple[int, ...]) -> None:
     ),
     told={
         **UNCHANGED,
-        "only adds|zeroing": (
+        "only adds|zeroing stands": (
             "The instruction only adds. So where does each sum get its 0, and when in your answer "
             "is that taken out?"
         ),

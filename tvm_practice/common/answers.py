@@ -43,6 +43,11 @@ def texts(lesson: str) -> dict[str, str]:
     return _texts(lesson, source(lesson))
 
 
+def texts_if_there(lesson: str) -> dict[str, str]:
+    """The same; none where the lesson file is gone."""
+    return texts(lesson) if lesson_path(lesson).exists() else {}
+
+
 def originals(lesson: str) -> dict[str, str]:
     """The text of every exercise of a lesson as it was shipped."""
     path = ORIGINALS / f"{lesson}.txt"

@@ -20,8 +20,7 @@ UNDER_UV = "UV_RUN_RECURSION_DEPTH"
 
 def program() -> str:
     """`tvm-practice`, as it is to be typed."""
-    before = os.environ.get(VARIABLE) or ("uv run" if UNDER_UV in os.environ else "")
-    if before:
+    if before := _before():
         return f"{before} tvm-practice"
     started = Path(sys.argv[0] or ".")
     if started.suffix == ".py" and PACKAGE in started.resolve().parents:
@@ -32,6 +31,18 @@ def program() -> str:
 def typed(rest: str) -> str:
     """What to type to run a command of the course."""
     return f"{program()} {rest}"
+
+
+def module(rest: str) -> str:
+    """What to type to run a module of the course that is no command, such as the bench."""
+    before = _before()
+    python = f"{before} python" if before else _typed("python", sys.executable)
+    return f"{python} -m tvm_practice.{rest}"
+
+
+def _before() -> str:
+    """What stands before every command here; "" if nothing has to."""
+    return os.environ.get(VARIABLE) or ("uv run" if UNDER_UV in os.environ else "")
 
 
 def _typed(name: str, file: str | Path) -> str:

@@ -1,18 +1,19 @@
 """What a learner has done so far: one small file, .tvm_practice/progress.json.
 
-Of an answer it holds nothing that a person typed, only what became of it: the state when each
-exercise was last graded, a digest of the text that was graded, and how many hints were shown; and
-beside that the few words that were said to a key question. So it can be deleted at any time, and no
-command needs it to work: what cannot be read or written costs a sentence.
+It holds nothing that a person typed, only what became of it: the state when each exercise was last
+graded, a digest of the text that was graded, and how many hints were shown. So it can be deleted at
+any time, and no command needs it to work: what cannot be read or written costs a sentence.
 
 The file is written whole or not at all, and the version before is kept beside it. A damaged file is
-replaced by that one; a file of a newer version of the course is left alone.
+replaced by that one, and kept under another name; a file of a newer version of the course is left
+alone.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from tvm_practice.common import answers
+from tvm_practice.common import said as words_said
 from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LESSONS, Exercise, exercises_of
 
 FOLDER = answers.FOLDER
 FILE = FOLDER / "progress.json"
 BACKUP = FOLDER / "progress.before.json"
-DAMAGED = FOLDER / "progress.damaged.json"
 LOCK = FOLDER / "lock"
-VERSION = 2  # 1 knew no words to key questions
+VERSION = 3  # 2 kept the words to key questions, which now have a file of their own
 LOCK_SECONDS = 5.0
 
 RIGHT, WRONG, TODO = "right", "wrong", "todo"
@@ -67,8 +68,8 @@ class Record:
 class Progress:
     """Every exercise's record, and what there is to say about the file it was read from.
 
-    said: what was answered to key questions; writable: False where the file must not be replaced;
-    damaged: where it must be.
+    said: what a file of version 2 kept of key questions, until it is moved to where it is kept now;
+    writable: False where the file must not be replaced; damaged: where it must be.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
@@ -79,6 +80,11 @@ class Progress:
 
     def of(self, exercise_id: str) -> Record:
         return self.records.get(exercise_id, Record())
+
+    def advice(self, exercise_id: str, text: str | None) -> str:
+        """The hint for what the last run found; "" if the text is no longer what was run then."""
+        record = self.of(exercise_id)
+        return record.advice if record.digest == digest(text or "") else ""
 
     def state(self, exercise_id: str, text: str | None, original: str | None) -> str:
         """What `list` says of an exercise, from its record and from the text that is there now."""
@@ -102,10 +108,11 @@ def _lines(text: str) -> list[str]:
 
 
 def states(progress: Progress) -> dict[str, tuple[Exercise, str]]:
-    """Every exercise in the course's order, and what `list` says of it."""
+    """Every exercise in the course's order, and what `list` says of it; of a lesson file that is
+    gone, the same as of exercises that were deleted from it."""
     found = {}
     for lesson in LESSONS:
-        texts, originals = answers.texts(lesson), answers.originals(lesson)
+        texts, originals = answers.texts_if_there(lesson), answers.originals(lesson)
         for known in exercises_of(lesson):
             text, original = texts.get(known.id), originals.get(known.id)
             found[known.id] = (known, progress.state(known.id, text, original))
@@ -119,13 +126,6 @@ def following(lesson: str | None = None, right: Iterable[str] = ()) -> Exercise 
         if lesson in (None, known.lesson) and state != SOLVED and known.id not in right:
             return known
     return None
-
-
-def told_next(known: Exercise | None) -> str:
-    """What to do next, as every command says it; what is to be typed has a line of its own."""
-    if known is None:
-        return "Every exercise is solved."
-    return f"Next: {known.id}  {known.title}, at {known.place}\n  {typed(f'run {known.id}')}"
 
 
 # ----------------------------------------------------------------------------------------- reading
@@ -218,12 +218,15 @@ def update(change: Callable[[Progress], None]) -> str:
             progress = read()
             if not progress.writable:
                 return progress.trouble
-            before = dict(progress.records), dict(progress.said)
+            before = dict(progress.records)
             change(progress)
             if progress.damaged:
-                answers.write_whole(DAMAGED, FILE.read_bytes())
-                progress.trouble += f" The damaged file is kept as {answers.shown(DAMAGED)}."
-            if progress.damaged or (progress.records, progress.said) != before:
+                kept = _unused_name()
+                answers.write_whole(kept, FILE.read_bytes())
+                progress.trouble += f" The damaged file is kept as {answers.shown(kept)}."
+            if progress.damaged or progress.said or progress.records != before:
+                if trouble := _move_words(progress.said):
+                    return trouble  # the file that still has them stays as it is
                 _write(progress)
             return progress.trouble
     except TimeoutError as error:
@@ -233,6 +236,21 @@ def update(change: Callable[[Progress], None]) -> str:
             f"{answers.shown(FILE)} could not be written: {error.strerror or error}. Everything "
             "works all the same; it is only not remembered."
         )
+
+
+def _move_words(said: dict[str, str]) -> str:
+    """Put what an earlier version kept of key questions where it is kept now; returns a sentence
+    where that was not possible."""
+    there = words_said.latest()
+    moved = (words_said.add(*one) for one in said.items() if one[0] not in there)
+    return next(filter(None, moved), "")
+
+
+def _unused_name() -> Path:
+    """Where a damaged file is kept, beside those before it."""
+    numbers = itertools.count(1)
+    names = (FOLDER / f"progress.damaged-{number}.json" for number in numbers)
+    return next(path for path in names if not path.exists())
 
 
 @contextmanager
@@ -260,7 +278,6 @@ def _write(progress: Progress) -> None:
     content = {
         "version": VERSION,
         "exercises": {known: asdict(record) for known, record in progress.records.items()},
-        "said": progress.said,
     }
     if not progress.damaged:
         with suppress(FileNotFoundError):
@@ -289,20 +306,26 @@ def graded(exercise_id: str, state: str, text: str | None, advice: str = "") -> 
     return update(change)
 
 
-def hinted(exercise_id: str, tiers: int) -> str:
-    """Remember that the hints up to a tier were shown, and the one for what the last run found, if
-    there is one; returns update's sentence."""
+def hinted(exercise_id: str, tiers: int, advised: bool = False) -> str:
+    """Remember that the hints up to a tier were shown, and whether the one for what the last run
+    found was; returns update's sentence."""
 
     def change(progress: Progress) -> None:
         old = progress.of(exercise_id)
         progress.records[exercise_id] = replace(
-            old, hints=max(old.hints, tiers), advised=bool(old.advice)
+            old, hints=max(old.hints, tiers), advised=old.advised or advised
         )
 
     return update(change)
 
 
-def said(question: str, words: str) -> str:
-    """Remember what was answered to a key question, the last time that it was; returns update's
-    sentence."""
-    return update(lambda progress: progress.said.update({question: words}))
+def say(question: str, words: str) -> str:
+    """Keep what was answered to a key question, after what was said before; returns a sentence
+    where that was not possible."""
+    moved = update(lambda _: None)
+    return words_said.add(question, words) or moved
+
+
+def said() -> dict[str, str]:
+    """The last words to each key question, also from where an earlier version kept them."""
+    return read().said | words_said.latest()

@@ -27,7 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tvm_practice.common import ask
-from tvm_practice.common import progress as record
+from tvm_practice.common.command import typed
+from tvm_practice.common.exercise import Exercise
 from tvm_practice.common.loop_nest import LoopNest
 
 PIPE_WIDTH = 110
@@ -91,6 +92,15 @@ def hints(tiers: Sequence[str], advice: str = "") -> None:
 def line(text: str, style: str = "") -> None:
     """One line as it is."""
     console.print(Text(text, style=style))
+
+
+def following(known: Exercise | None) -> None:
+    """What to do next; what is to be typed has a line of its own, to be copied whole."""
+    if known is None:
+        line("\nEvery exercise is solved.", "bold green")
+        return
+    line(f"\nNext: {known.id}  {known.title}, at {known.place}", "bold")
+    console.print(Text(f"  {typed(f'run {known.id}')}", style="bold"), soft_wrap=True)
 
 
 def command(text: str) -> None:
@@ -222,23 +232,25 @@ def diagnosis(text: str) -> None:
     console.print(Panel(Text(text), border_style="red", title="not yet", title_align="left"))
 
 
-def question(text: str, answer: Sequence[str]) -> None:
+def question(text: str, answer: Sequence[str], before: str = "") -> str:
     """The key question of a lesson and what this run measured that answers it. At a terminal there
-    is time to answer it oneself first."""
+    is time to answer it oneself first; returns what was said. before: what was said to it the last
+    time, which is shown where nothing is said now."""
     body: list[Text | Markdown] = [Text(text, style="bold")]
-    trouble = ""
+    said = ""
     console.print()
     if ask.at_a_terminal():
         console.print(Text(f"Key question: {text}", style="bold"))
-        if said := ask.line("In a few words; Enter shows what this run says: "):
-            trouble = record.said(text, said)
-            body.append(Text(f"You said: {said}", style="italic"))
+        said = ask.line("In a few words; Enter shows what this run says: ")
+    if said:
+        body.append(Text(f"You said: {said}", style="italic"))
+    elif before:
+        body.append(Text(f"You said before: {before}", style="italic"))
     body += [Markdown(paragraph) for paragraph in answer]
     console.print(
         Panel(Group(*body), title="Key question", title_align="left", border_style="cyan")
     )
-    if trouble:
-        line(trouble, "yellow")
+    return said
 
 
 @contextmanager

@@ -98,6 +98,18 @@ def assert_close(
 _NEVER_OR_OVERFLOWED = " Either they were never written, or the arithmetic overflowed."
 
 
+def a_or_an(value: object) -> str:
+    """The type of a value with its article: "a dict", "an int"; None is itself."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeio" or name.startswith(_NAMED_BY_LETTERS) else "a"
+    return f"{article} {name}"
+
+
+_NAMED_BY_LETTERS = ("ND", "XGB", "nd")  # letters whose names begin with a vowel
+
+
 def _spaced(sentence: str) -> str:
     return f" {sentence}" if sentence else ""
 

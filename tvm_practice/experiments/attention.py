@@ -40,7 +40,7 @@ def run_gpu(session) -> None:
         "and its result verified. Operations are those of the two products; of the bank rounds, "
         "the turned copy of K takes most.",
     )
-    _key_question(found, length)
+    _key_question(session, found, length)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
     session.report["gpu"] = {
         name: {
@@ -55,13 +55,13 @@ def run_gpu(session) -> None:
     }
 
 
-def _key_question(found: dict[str, Facts], length: int) -> None:
+def _key_question(session, found: dict[str, Facts], length: int) -> None:
     small, *_, large = found.values()
     least, most = TILES[0][0], TILES[-1][0]
     own = 4 * HEADS * length * D * FLOAT_BYTES
     scores = HEADS * length * length * FLOAT_BYTES
     flops = 4.0 * HEADS * length * length * D
-    show.question(
+    session.question(
         "How often does the kernel read K, and what decides that?",
         [
             f"Once for each block of queries: {length // least} times with {least} of them, "

@@ -120,7 +120,7 @@ def run_gpu(session) -> None:
     session.headline = f"{right} of {len(samples)} samples verified in the simulator, not timed"
     if looked.wrong:
         session.headline += f", {len(looked.wrong)} wrong"
-    _gpu_question(samples, accepted, looked)
+    _gpu_question(session, samples, accepted, looked)
 
 
 def _introduce_gpu(size: Size, trace: str, choices: list[tuple[str, int]]) -> None:
@@ -270,7 +270,9 @@ def _gpu_report(samples: Sequence[Sample], looked: Looked) -> dict:
     }
 
 
-def _gpu_question(samples: Sequence[Sample], accepted: Sequence[Sample], looked: Looked) -> None:
+def _gpu_question(
+    session, samples: Sequence[Sample], accepted: Sequence[Sample], looked: Looked
+) -> None:
     ones = looked.searched
     left = [one for one in ones if not (one.spilled or not one.fills or one.memory_bound)]
     compiled = available() is None
@@ -305,7 +307,7 @@ def _gpu_question(samples: Sequence[Sample], accepted: Sequence[Sample], looked:
         "would learn from it, evolution would change the decisions of the fastest, every later "
         "batch would be better aimed, and the records of 5.4 would hold for that GPU and size."
     )
-    show.question(
+    session.question(
         "What can be ruled out without measuring, and what cannot?",
         [
             f"**Ruled out.** {ruled}",
@@ -580,7 +582,7 @@ def _key_question(session, folder, plan: Plan, done: Done, measured, whose, size
     answer = _why(measured, nest, plan, len(times))
     answer += _learning(done, times, size)
     answer.append(_cost(measured, seconds, tried))
-    show.question("Why does search often beat the hand, and what does it cost?", answer)
+    session.question("Why does search often beat the hand, and what does it cost?", answer)
 
 
 def _headline(measured: Comparison) -> str:

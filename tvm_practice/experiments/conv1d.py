@@ -69,7 +69,7 @@ def run_gpu(session) -> None:
         name: {"bytes_read_per_flop": one.read_per_flop, "blocks": one.kernels[0].blocks}
         for name, one in found.items()
     }
-    show.question(
+    session.question(
         "A convolution uses each sample for every tap. Who fetches it, and how often?",
         [
             f"With a block for each result, {each.read_per_flop:.3g} bytes for an operation: a "
@@ -152,7 +152,9 @@ def _key_question(session, size: tuple[int, int], measured: Comparison) -> None:
         f"{show.share(measured.share_of_peak(BEST))}, is probably the copies to P and from T, "
         "waking the threads, and the loads that remain; this run does not tell them apart."
     )
-    show.question("np.convolve is compiled C with vector instructions. What does it lack?", answer)
+    session.question(
+        "np.convolve is compiled C with vector instructions. What does it lack?", answer
+    )
 
 
 # -------------------------------------------------------------------------------------- competitors

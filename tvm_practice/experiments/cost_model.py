@@ -310,7 +310,7 @@ def fewer_or_more(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _key_question(session, table: data.Measurements, learned: Learned, runs) -> None:
-    show.question(
+    session.question(
         "What does the model know that random search does not, and when is it worth its training "
         "time?",
         [_what_it_knows(table, learned), _what_it_saves(table, runs), _when(table, runs)],

@@ -220,7 +220,7 @@ def _key_question(session, measured: Comparison, width: dict[str, int]) -> None:
         f"compiled for others, but its tiles are for one: {BOARD[0]} has vectors of "
         f"{width[BOARD[0]]} bits."
     )
-    show.question(
+    session.question(
         "What must a process load before the first number of a model comes out, and what does that "
         "cost?",
         answer,

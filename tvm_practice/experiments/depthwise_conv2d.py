@@ -92,7 +92,7 @@ def run_gpu(session) -> None:
     show.heading(f"The ladder, {B} x {C} images of {H} x {W}, K = {K}, float32, for a V100")
     _table(found, whose)
     session.picture("processors", lambda path: draw_processors(path, found))
-    _key_question(found, B * C * H * W)
+    _key_question(session, found, B * C * H * W)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
     session.report["gpu"] = {
         name: {
@@ -155,7 +155,7 @@ def _registers(found: dict[str, Rung]) -> str:
     )
 
 
-def _key_question(found: dict[str, Rung], results: int) -> None:
+def _key_question(session, found: dict[str, Rung], results: int) -> None:
     threads, outer, shared = (
         found[name] for name in ("2-D threads", "outer fusion", "shared tile")
     )
@@ -179,7 +179,7 @@ def _key_question(found: dict[str, Rung], results: int) -> None:
         f"None of it makes {results:,} results a large task. On a GPU, part of the time of each "
         "version is the start of the kernel, which no schedule changes.",
     ]
-    show.question(
+    session.question(
         "Steps 3 and 4 start a thread for each result. What does step 4 gain?",
         answer,
     )

@@ -68,7 +68,7 @@ def run_gpu(session) -> None:
         name: {"kernels": len(made.kernels), "bytes_read_per_flop": made.read_per_flop}
         for name, made in found.items()
     }
-    show.question(
+    session.question(
         "In a fused kernel, what does the GELU still cost?",
         [
             f"Two kernels are two launches, and C goes to memory and back: at {M} x {N} "
@@ -164,7 +164,7 @@ def _key_question(session, size: Size, measured: Comparison, whose: dict[str, st
         "calls of expf take the vectors apart; they may well cost more than the passes that fusion "
         "saves.",
     ]
-    show.question("What does the GELU still cost, and where has the rest gone?", answer)
+    session.question("What does the GELU still cost, and where has the rest gone?", answer)
 
 
 # -------------------------------------------------------------------------------------- competitors

@@ -82,7 +82,7 @@ def run_gpu(session) -> None:
         "Each was run in the simulator on a small product, thread by thread, and its result "
         "verified.",
     )
-    _gpu_answer(found)
+    _gpu_answer(session, found)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
     session.report["gpu"] = {
         name: {
@@ -98,10 +98,10 @@ def run_gpu(session) -> None:
     }
 
 
-def _gpu_answer(found: dict[str, Facts]) -> None:
+def _gpu_answer(session, found: dict[str, Facts]) -> None:
     threads, shared, registers, last = found.values()
     balance = V100.bandwidth / V100.float32_peak
-    show.question(
+    session.question(
         "How many bytes does the product read from global memory for each operation?",
         [
             f"With a thread for each element, {threads.read_per_flop:.2g}: the warps of a block "
@@ -244,7 +244,7 @@ def _key_question(session, measured: Comparison, whose: dict[str, str]) -> None:
         "The picture shows the order of the touches: dark first, bright last. Untiled, B is swept "
         "once for every row of C."
     )
-    show.question("Why does tiling (split and reorder) help the cache?", answer)
+    session.question("Why does tiling (split and reorder) help the cache?", answer)
 
 
 # ---------------------------------------------------------------------------------- run in a worker

@@ -190,7 +190,7 @@ def run_gpu(session) -> None:
     for name, stages in found.items():
         _show_launches(f"The {name}, {FUSED}, batches of {shapes[name][0]}", stages[FUSED])
     _show_stages_on_gpu(found)
-    _answer_on_gpu(found)
+    _answer_on_gpu(session, found)
     session.headline = (
         f"CNN: {len(found['CNN'][IMPORTED].launches)} launches to "
         f"{len(found['CNN'][FUSED].launches)}, verified in the simulator, not timed"
@@ -310,7 +310,7 @@ def _show_stages_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
         show.line(f"  {missing}", "dim")
 
 
-def _answer_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
+def _answer_on_gpu(session, found: dict[str, dict[str, OnGpu]]) -> None:
     cnn, mlp = found["CNN"], found["MLP"]
     before, folded, after = (cnn[stage] for stage in STAGES)
     spared = folded.bytes - after.bytes
@@ -322,7 +322,7 @@ def _answer_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
         else f"But {size(after.inside)} are handed on inside of calls, where the default schedule "
         "made several kernels of one."
     )
-    show.question(
+    session.question(
         "What does fusion save on a GPU?",
         [
             f"Launches: in this run the CNN's {len(before.launches)} became "
@@ -524,7 +524,7 @@ def _answer(session, stories: dict[str, Story], measured: dict[str, Comparison])
             f"CNN: {before.kernels} kernels to {after.kernels}; compiled, "
             f"{against} {'from' if against == 'cannot tell' else 'than'} eager PyTorch"
         )
-    show.question("What can graph passes do that no operator schedule can?", answer)
+    session.question("What can graph passes do that no operator schedule can?", answer)
 
 
 def size(count: int) -> str:

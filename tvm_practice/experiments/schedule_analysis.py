@@ -126,7 +126,7 @@ def run_gpu(session) -> None:
         for name, one in found.items()
     }
     wrong_way, right_way = found["threads, x along rows"], found["threads, x along columns"]
-    show.question(
+    session.question(
         "Which index should threadIdx.x be, and why?",
         [
             f"The one whose neighbours lie side by side. Along the columns, "
@@ -315,7 +315,7 @@ def _answer(session, sizes, pairs: list[Comparison], found: int | None) -> None:
         "work cheaper, and waking a thread "
         "costs what it did."
     )
-    show.question("At what size does parallelization start helping, and why?", answer)
+    session.question("At what size does parallelization start helping, and why?", answer)
 
 
 def gpu_variant(name: str, size: tuple[int, int, int], whose: Any, seed: int) -> Facts:

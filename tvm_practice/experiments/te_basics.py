@@ -55,7 +55,7 @@ def run(session) -> None:
     instructions = ", ".join(
         f"`{found}` on {name}" for name, found in targets["instructions"].items()
     )
-    show.question(
+    session.question(
         "Why does TVM separate what is computed from how?",
         (
             f"In this run the same expression became {instructions}. Nothing in it had to change, "
@@ -109,7 +109,7 @@ def run_gpu(session) -> None:
     session.report["gpu"] = [
         dict(zip(("id", "function", "launches"), row[:3], strict=True)) for row in rows
     ]
-    show.question(
+    session.question(
         "Why does TVM separate what is computed from how?",
         (
             f"In this run the {len(rows)} expressions of this lesson became kernels for a GPU, and "

@@ -78,7 +78,7 @@ def run_gpu(session) -> None:
             found.append(session.call(traffic, shape, size, whose, session.seed))
     _table(found, whose)
     session.picture("traffic", lambda path: draw_traffic(path, found))
-    _key_question(found)
+    _key_question(session, found)
     session.headline = f"{len(found)} kernels verified in the simulator, not timed"
     session.report["gpu"] = {
         f"{one.rows} x {one.columns}": {
@@ -132,9 +132,9 @@ def _compiled(one: Traffic) -> tuple[str, str]:
     return f"{one.registers} of {one.report.usage.registers}", str(one.report.occupancy.blocks)
 
 
-def _key_question(found: list[Traffic]) -> None:
+def _key_question(session, found: list[Traffic]) -> None:
     first, last = found[0], found[-1]
-    show.question(
+    session.question(
         "If multiplying takes an eighth of the time, what else has to be eight times as fast?",
         [
             f"All that delivers. A V100's data sheet has {V100.tensor_peak / 1e12:.0f} TFLOP/s in "

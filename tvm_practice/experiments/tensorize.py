@@ -157,7 +157,7 @@ def _key_question(
             f"{example[1]:,} is right). It is safe only where weights have 7 bits."
         )
     question = "The instruction multiplies four times as much. What else is four times smaller?"
-    show.question(question, answer)
+    session.question(question, answer)
 
 
 def _instead(multiplications: Counter[str]) -> str:

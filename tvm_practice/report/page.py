@@ -4,7 +4,6 @@ and the data as JSON, in one file."""
 from __future__ import annotations
 
 import json
-import os
 import webbrowser
 from dataclasses import asdict
 from datetime import datetime
@@ -14,7 +13,8 @@ from typing import Any
 import click
 import jinja2
 
-from tvm_practice.common import exercise, show, target, worker
+from tvm_practice.common import answers, exercise, show, target, worker
+from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
 from tvm_practice.report import ROOT, runs
@@ -60,14 +60,12 @@ def check_writable(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     probe = out.with_name(out.name + ".unfinished")
     probe.touch()
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another process may have tried the same
 
 
 def write(out: Path, text: str) -> None:
     """Write the file, whole or not at all."""
-    unfinished = out.with_name(out.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, out)
+    answers.write_whole(out, text.encode())
 
 
 # ----------------------------------------------------------------------------------- what it shows
@@ -86,8 +84,17 @@ def gathered(root: Path, solutions: bool) -> dict[str, Any]:
         "curves": runs.curves(root),
         "search": runs.SEARCH,
         "progress": progress,
-        "trouble": [*trouble, *filter(None, [progress["trouble"]])],
+        "trouble": [*trouble, *filter(None, [progress["trouble"]]), *_gone()],
     }
+
+
+def _gone() -> list[str]:
+    """What to do about each lesson file that is not there; the page goes on without it."""
+    return [
+        exercise.gone(lesson)
+        for lesson in exercise.LESSONS
+        if not exercise.lesson_path(lesson).exists()
+    ]
 
 
 def _ladder(root: Path, ladder: Ladder, solutions: bool, tell: runs.Tell) -> dict[str, Any]:
@@ -186,6 +193,8 @@ def html(content: dict[str, Any]) -> str:
     )
     return environment.get_template("page.html").render(
         **content,
+        explain=runs.EXPLAIN,
+        typed=typed,
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         data=embedded({"ladders": content["ladders"], "curves": content["curves"]}),

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from tvm_practice.common import records, timing
-from tvm_practice.common.command import typed
+from tvm_practice.common.command import module, typed
 from tvm_practice.common.exercise import LESSONS
 from tvm_practice.main import TITLES
 from tvm_practice.report.ladders import Ladder
@@ -23,7 +23,8 @@ from tvm_practice.report.ladders import Ladder
 PEAKS = {peak.name for peak in timing.PEAKS} | set(timing.ONE_THREAD)
 LIBRARIES = ("NumPy", "torch", "torch.compile")
 FLOAT = 4
-EXPLAIN = "python -m tvm_practice.explain 2.5 --json reports/explain.json"
+EXPLAIN = module("explain 2.5 --json reports/explain.json")
+BENCH = module("bench")
 SEARCH = typed("run auto_tune")
 Tell = Callable[[str], None]
 
@@ -86,7 +87,7 @@ def measured(root: Path, ladder: Ladder, tell: Tell = lambda _: None) -> list[di
     found: list[dict[str, Any]] = []
     for path, what, again in (
         (root / "reports" / f"{ladder.lesson}.json", "your lesson", command(ladder)),
-        (root / "reports" / "bench.json", "your bench", "python -m tvm_practice.bench"),
+        (root / "reports" / "bench.json", "your bench", BENCH),
         (root / "benchmarks" / "cpu.json", "benchmarks", "git checkout benchmarks/cpu.json"),
     ):
         try:
