@@ -134,7 +134,7 @@ def tile_with_factor_and_result_turned_round(sch, rows, columns):
 
 @wrong(
     "2.1",
-    "consecutive iterations of j_0 write elements of C that lie",
+    "but i_0 and j_0 go from tile to tile",
     hint="After `x, y = sch.split(i",
 )
 def tile_with_the_results_swapped(sch, rows, columns):
@@ -144,7 +144,7 @@ def tile_with_the_results_swapped(sch, rows, columns):
     sch.reorder(io, jo, k, ii, ji)
 
 
-@wrong("2.1", "i_0 is inside, but it steps from tile to tile", hint="After `x, y = sch.split(i")
+@wrong("2.1", "but i_0 goes from tile to tile", hint="After `x, y = sch.split(i")
 def tile_with_the_results_of_one_split_exchanged(sch, rows, columns):
     i, j, k = loops(sch)
     ii, io = sch.split(i, [None, rows])

@@ -200,13 +200,15 @@ def tile(body: Callable, trial: Trial) -> None:
         _assert_tile_loops(block)
         row = product(before).strides[0]  # from one row of C to the next
         ii, ji = block.loops[3:]
-        for loop, stride, apart in ((ii, block.strides[3], row), (ji, block.strides[4], 1)):
-            if stride != apart:
-                raise Wrong(
-                    f"{loop.name} is inside, but it steps from tile to tile: consecutive iterations"
-                    f" write elements of C that lie {stride} apart, not {apart}."
-                    " sch.split returns the outer loop first, then the inner one."
-                )
+        steps = ((ii, block.strides[3], row), (ji, block.strides[4], 1))
+        if far := [loop.name for loop, stride, own in steps if stride != own]:
+            raise Wrong(
+                f"{ii.name} and {ji.name} are inside, but {' and '.join(far)} "
+                f"{'goes' if len(far) == 1 else 'go'} from tile to tile: consecutive iterations of "
+                f"{ii.name} write elements of C that lie {block.strides[3]} apart, of {ji.name} "
+                f"{block.strides[4]}; expected {row} and 1. sch.split returns the outer loop "
+                "first, then the inner one."
+            )
         if (ii.extent, ji.extent) == (columns, rows) != (rows, columns):
             raise Wrong(
                 f"The tile is {ii.extent} x {ji.extent}; expected {rows} rows by {columns} "
