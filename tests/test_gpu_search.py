@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tvm_practice.common import worker
+from tvm_practice.common import show, worker
 from tvm_practice.common.cuda import search_space
 from tvm_practice.common.cuda.access import SECTOR, Pattern
 from tvm_practice.common.cuda.kernels import Kernel
@@ -214,7 +214,7 @@ def test_wrong_candidates_are_told_and_not_ranked(accepted, monkeypatch, capsys)
     assert len(looked.wrong) == 2  # the schedule by hand too
     assert all("barrier" in sentence for sentence in looked.wrong.values())
     auto_tune._tell_looked(looked, SIZE)
-    auto_tune._gpu_question(accepted, accepted, looked)
+    auto_tune._gpu_question(SimpleNamespace(question=show.question), accepted, accepted, looked)
     told = capsys.readouterr().out
     assert told.count("WRONG: ") == 2
     assert "2 gave a wrong result" in " ".join(told.replace("│", " ").split())
