@@ -354,6 +354,7 @@ def test_the_originals_are_the_lessons_as_shipped(lesson: str) -> None:
     ("arguments", "told"),
     [
         (("run", "1.9"), "no exercise or lesson '1.9'; did you mean 1.1, 1.2, 1.3 or 1.4?"),
+        (("run", "9.9"), "no exercise or lesson '9.9'; `"),
         (("run", "conv1d.9"), "did you mean conv1d.1, "),
         (("run", "te_basic"), "did you mean te_basics?"),
         (("list", "cost_modle"), "did you mean cost_model?"),

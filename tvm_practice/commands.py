@@ -172,7 +172,8 @@ def _near(value: str) -> str:
     close = [one.id for one in catalogue().values() if lesson and one.lesson == lesson]
     close = close or [one.id for one in catalogue().values() if one.name == value]
     for names in ((*LESSONS, NEXT), catalogue()):
-        close = close or difflib.get_close_matches(value.lower(), names, 3)
+        if not re.fullmatch(r"[\d.]+", value):  # a number is no slip of another one
+            close = close or difflib.get_close_matches(value.lower(), names, 3)
     return _meant(close)
 
 

@@ -1209,6 +1209,14 @@ def share_fused_from_the_inside(sch, depth, width):
     sch.fuse(column, row)
 
 
+@wrong("2.7", "its own are the last ones")
+def share_with_the_loops_around_it_fused_too(sch, depth, width):
+    ko, _ = sch.split(loops(sch)[4], [None, depth])
+    copy = sch.cache_read(sch.get_sblock("C"), 0, "shared")
+    sch.compute_at(copy, ko)
+    sch.fuse(*sch.get_loops(copy))
+
+
 @wrong("2.7", "are bound to no thread: each of the", hint="The elements of a piece")
 def share_by_every_thread(sch, depth, width):
     share_but(sch, depth, width, axes=(None, None))

@@ -183,7 +183,8 @@ _MEANINGS = (
         r"because the loop (\S+) has annotation or thread binding",
         (
             "loop {1} has a kind, an annotation or a thread axis already. Split, fuse and reorder "
-            "come before vectorize, unroll and bind."
+            "come before vectorize, unroll and bind. (Of a copy, sch.get_loops gives the loops "
+            "around it first; its own are the last ones.)"
         ),
     ),
     (
