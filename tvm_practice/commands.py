@@ -382,7 +382,7 @@ def progress_() -> int:
         )
     total = sum(state == progress.SOLVED for _, state in states.values())
     click.echo(f"\n{total} of {len(states)} exercises solved.")
-    show.following(progress.following())
+    show.following(progress.following(found=states))
     said = progress.said()
     if said:
         click.echo("\nWhat you said to the key questions:")

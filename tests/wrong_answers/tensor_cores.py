@@ -145,17 +145,24 @@ def tile_with_warps_and_tiles_exchanged(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, rows=lambda warps, each: [None, each, warps, EDGE])
 
 
-@wrong("tensor_cores.1", "tiles of a warp side by side", hint="Read each split from")
-def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
+def tile_far_apart(sch, warps, each, depth, columns_too):
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
-    bx, fj, column, jt = sch.split(j, [None, each[1], warps[1], EDGE])
+    if columns_too:
+        bx, fj, column, jt = sch.split(j, [None, each[1], warps[1], EDGE])
+    else:
+        bx, column, fj, jt = sch.split(j, [None, warps[1], each[1], EDGE])
     ko, ki, kt = sch.split(k, [None, depth, EDGE])
     sch.reorder(by, bx, row, column, ko, ki, fi, fj, it, jt, kt)
     warp = sch.fuse(row, column)
     for loop, axis in zip((by, bx, warp), ("blockIdx.y", "blockIdx.x", "threadIdx.y"), strict=True):
         sch.bind(loop, axis)
     sch.blockize(it)
+
+
+@wrong("tensor_cores.1", "tiles of a warp side by side", hint="Read each split from")
+def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
+    tile_far_apart(sch, warps, each, depth, columns_too=True)
 
 
 @wrong(
@@ -164,15 +171,7 @@ def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
     hint="Read each split from",
 )
 def tile_with_a_warps_rows_far_apart(sch, warps, each, depth):
-    i, j, k = sch.get_loops(sch.get_sblock("C"))
-    by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
-    bx, column, fj, jt = sch.split(j, [None, warps[1], each[1], EDGE])
-    ko, ki, kt = sch.split(k, [None, depth, EDGE])
-    sch.reorder(by, bx, row, column, ko, ki, fi, fj, it, jt, kt)
-    warp = sch.fuse(row, column)
-    for loop, axis in zip((by, bx, warp), ("blockIdx.y", "blockIdx.x", "threadIdx.y"), strict=True):
-        sch.bind(loop, axis)
-    sch.blockize(it)
+    tile_far_apart(sch, warps, each, depth, columns_too=False)
 
 
 # -------------------------------------------------------------------------------------- 2 fragments

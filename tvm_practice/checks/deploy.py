@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from tvm_practice.checks import Trial, check
 from tvm_practice.common import deployed, verify
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.target import UnusableTarget, cpu_target
+from tvm_practice.common.target import cpu_target, require_compiler
 from tvm_practice.common.verify import Wrong
 
 lesson = load_lesson("deploy")
@@ -29,19 +28,22 @@ PI = ("cortex-a72", 4)
 
 def linker() -> str:
     """The path of g++. Raises UnusableTarget without it."""
-    found = shutil.which("g++")
-    if found is None:
-        raise UnusableTarget(
-            "a library is exported by linking it, and a C++ program has to be compiled: both with "
-            "g++, which is not installed; on Debian and Ubuntu, `apt-get install g++` brings it."
-        )
-    return found
+    return require_compiler(
+        "a library is exported by linking it, and a C++ program has to be compiled: both with g++"
+    )
 
 
 def weights(rng: np.random.Generator, sizes: tuple[int, int, int] = SIZES) -> list[np.ndarray]:
     inputs, hidden, outputs = sizes
     shapes = ((inputs, hidden), (hidden,), (hidden, outputs), (outputs,))
     return [verify.random_array(rng, *shape) for shape in shapes]
+
+
+def exported(trial: Trial) -> tuple[list[np.ndarray], Path]:
+    """The weights of a model, and its library, by the reference, in a folder of its own."""
+    given, library = weights(trial.rng), Path(tempfile.mkdtemp()) / "model.so"
+    body_of("deploy.1")(lesson.two_layers(given), cpu_target(), str(library), linker())
+    return given, library
 
 
 def assert_right(got: np.ndarray, x: np.ndarray, given: list[np.ndarray], what: str) -> None:
@@ -134,10 +136,9 @@ def _assert_linked(path: Path, log: Path, program: str) -> None:
     ),
 )
 def build_command(body: Callable, trial: Trial) -> None:
-    given = weights(trial.rng)
-    folder = Path(tempfile.mkdtemp())
-    library, program = folder / "model.so", folder / "run_model"
-    body_of("deploy.1")(lesson.two_layers(given), cpu_target(), str(library), linker())
+    given, library = exported(trial)
+    folder = library.parent
+    program = folder / "run_model"
     compiler = linker()
     command = trial.call(
         body,
@@ -228,10 +229,8 @@ def _of_program(told: str) -> str:
     ),
 )
 def run_library(body: Callable, trial: Trial) -> None:
-    given = weights(trial.rng)
-    folder = Path(tempfile.mkdtemp())
-    library = folder / "model.so"
-    body_of("deploy.1")(lesson.two_layers(given), cpu_target(), str(library), linker())
+    given, library = exported(trial)
+    folder = library.parent
     batches = [verify.random_array(trial.rng, rows, SIZES[0]) for rows in (1, 7, 4)]
     file = Path(body.__code__.co_filename)
     whose = "learner" if file == Path(lesson.__file__) else f"{file}:{body.__name__}"

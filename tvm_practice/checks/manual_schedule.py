@@ -19,6 +19,7 @@ from tvm_practice.checks import (
 )
 from tvm_practice.common import verify
 from tvm_practice.common.accesses import written
+from tvm_practice.common.cuda import kernels
 from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
@@ -971,8 +972,8 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             "word. sch.bind(loop, axis) makes threads of a loop."
         )
     kinds = [loop.kind for loop in block.loops if "Idx." in loop.kind]
-    if unknown := [axis for axis in bound if axis not in on_gpu.AXES]:
-        raise Wrong(f"There is no thread axis {unknown[0]}, only {', '.join(on_gpu.AXES)}.")
+    if unknown := [axis for axis in bound if axis not in kernels.AXES]:
+        raise Wrong(f"There is no thread axis {unknown[0]}, only {', '.join(kernels.AXES)}.")
     if twice := [axis for axis in bound if kinds.count(axis) > 1]:
         raise Wrong(
             f"Two loops are bound to {twice[0]}. They would count together, as one: iteration 3 of "

@@ -374,7 +374,7 @@ def about(error: BaseException) -> str | None:
         if row := find(Spelling(key, words)):
             return _sentence(f"`{_shown(key)}`", row, key)
     if isinstance(error, AssertionError) and not text:
-        text = frames[-1].line or "" if frames else ""
+        text = _line(error)
     said = [
         (found.start(), number)
         for number, row in enumerate(rows())
@@ -417,18 +417,22 @@ def _keys(error: BaseException, text: str) -> Iterator[str]:
         if isinstance(error.obj, ModuleType):
             yield full(f"{error.obj.__name__}.{error.name}")
         elif type(error.obj).__module__.startswith("tvm"):
-            frames = traceback.extract_tb(error.__traceback__)
-            line = frames[-1].line or "" if frames else ""
+            line = _line(error)
             names = [*re.findall(rf"\.({error.name}(?:\.\w+)+)", line), error.name]
             for letter in _OBJECTS.get(type(error.obj).__name__, ()):
                 yield from (key for name in names if (key := f"{letter}.{name}") in _index())
 
 
+def _line(error: BaseException) -> str:
+    """The line that raised it; "" if that is not known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].line or "" if frames else ""
+
+
 def _uses(error: NameError, name: str) -> Iterator[str]:
     """What a line does with a name that nothing was assigned to: pasted from an old script,
     `s[C].tile` is about tile, whatever `s` was."""
-    frames = traceback.extract_tb(error.__traceback__)
-    line = frames[-1].line or "" if frames else ""
+    line = _line(error)
     for use in re.findall(rf"(?<![\w.]){re.escape(name)}(?:\[[^\[\]]*\]|\.\w+)+", line):
         chain = chain_of(ast.parse(use).body[0].value) if _parses(use) else None  # type: ignore[attr-defined]
         if chain is None:

@@ -119,10 +119,15 @@ def states(progress: Progress) -> dict[str, tuple[Exercise, str]]:
     return found
 
 
-def following(lesson: str | None = None, right: Iterable[str] = ()) -> Exercise | None:
+def following(
+    lesson: str | None = None,
+    right: Iterable[str] = (),
+    found: dict[str, tuple[Exercise, str]] | None = None,
+) -> Exercise | None:
     """What is next, for every command: the first exercise of the course, or of a lesson, that is
-    not solved; None when all are. right: those just found so, also where nothing is remembered."""
-    for known, state in states(read()).values():
+    not solved; None when all are. right: those just found so, also where nothing is remembered;
+    found: the states, if they are known already."""
+    for known, state in (found or states(read())).values():
         if lesson in (None, known.lesson) and state != SOLVED and known.id not in right:
             return known
     return None

@@ -128,13 +128,15 @@ def load_cuda_runtime() -> None:
             raise OSError(f"{RUNTIME} is not installed") from None
 
 
-def require_compiler() -> str:
-    """The path of g++, which compiles CUDA code for the CPU. Raises UnusableTarget without it."""
+def require_compiler(
+    wanted: str = "--target cuda-sim compiles the kernels for the CPU with g++",
+) -> str:
+    """The path of g++. Raises UnusableTarget without it, and says what it is wanted for."""
     found = shutil.which("g++")
     if found is None:
         raise UnusableTarget(
-            "--target cuda-sim compiles the kernels for the CPU with g++, which is not installed; "
-            "on Debian and Ubuntu, `apt-get install g++` brings it."
+            f"{wanted}, which is not installed; on Debian and Ubuntu, `apt-get install g++` brings "
+            "it."
         )
     return found
 
