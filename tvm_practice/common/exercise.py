@@ -31,6 +31,7 @@ LABS = (
     "tensor_cores",
     "depthwise_conv2d",
     "attention",
+    "whole_models",
 )
 LESSONS = PHASES + LABS
 
@@ -47,6 +48,7 @@ TITLES = {
     "tensor_cores": "Tensor cores: a warp multiplies tiles",
     "attention": "Attention in one kernel",
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
+    "whole_models": "Whole models, tuned",
 }
 
 CPU, GPU = "cpu", "gpu"
