@@ -1,8 +1,10 @@
 FROM python:3.12-slim-bookworm
 
 # TVM needs no compiler: it generates machine code by itself, and links it in memory. g++ is for --target cuda-sim, which
-# compiles CUDA code for the CPU.
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+# compiles CUDA code for the CPU, and for the lab on deployment, which links. PACKAGES: what else to install, such as
+# "qemu-user g++-aarch64-linux-gnu", with which that lab runs a model for AArch64.
+ARG PACKAGES=""
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ $PACKAGES && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir --root-user-action=ignore "uv>=0.9,<1"
 
 # The environment lies outside /workspace, which the project folder is mounted over. Bytecode is compiled now, because
@@ -34,6 +36,7 @@ RUN mkdir --mode=1777 $HOME
 COPY --chmod=755 <<'EOF' /usr/local/bin/as-owner
 #!/bin/sh
 set -eu
+case "${1:-}" in *sh) unset TVM_PRACTICE_COMMAND ;; esac # in a shell, commands are typed as they are
 user=$(stat -c %u /workspace) group=$(stat -c %g /workspace)
 if [ "$(id -u)" = 0 ] && [ "$user" != 0 ]; then
     echo "learner:x:$user:$group::$HOME:/bin/bash" >> /etc/passwd

@@ -172,11 +172,14 @@ def typed_command() -> Path:
 
 def run(folder: Path, command: str) -> str:
     """What a command prints in the copy. Raises RuntimeError if it could not run."""
+    program = typed_command()
+    unset = ("TVM_PRACTICE_TARGET", "TVM_PRACTICE_COMMAND", "UV_RUN_RECURSION_DEPTH")
     done = subprocess.run(
-        [typed_command(), *command.split()],
+        [program, *command.split()],
         cwd=folder,
         env={
-            **{name: text for name, text in os.environ.items() if name != "TVM_PRACTICE_TARGET"},
+            **{name: text for name, text in os.environ.items() if name not in unset},
+            "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
             "PYTHONPATH": str(folder),
             "COLUMNS": str(COLUMNS),
             "NO_COLOR": "1",

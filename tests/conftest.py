@@ -10,7 +10,10 @@ import os
 
 import pytest
 
-os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and what goes into a pipe would fold
+# pytest-xdist sets COLUMNS, and what goes into a pipe would fold; ./practice and uv set the others,
+# and commands would be printed in another form.
+for name in ("COLUMNS", "TVM_PRACTICE_COMMAND", "UV_RUN_RECURSION_DEPTH"):
+    os.environ.pop(name, None)
 
 SLOW_FILES = {
     "test_answers.py": "every wrong answer gets its diagnosis",
@@ -18,6 +21,7 @@ SLOW_FILES = {
     "test_command_line.py": "phases and labs through their commands",
     "test_cost_model.py": "searches over a whole space of schedules",
     "test_cuda_device.py": "what a GPU would run, in the simulator",
+    "test_deploy.py": "models as libraries, in processes without a compiler",
     "test_doctor.py": "every finding of the doctor, on a machine broken for it",
     "test_exercise_pages.py": "the pages of the exercises, made again",
     "test_explain.py": "schedules replayed primitive by primitive",

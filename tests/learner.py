@@ -58,7 +58,8 @@ class Learner:
             for name, value in os.environ.items()
             if name not in ("COLUMNS", "NO_COLOR", "TVM_PRACTICE_TARGET", "FORCE_COLOR")
         }
-        return {**kept, "PYTHONPATH": str(self.folder), "TERM": "xterm-256color"}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**kept, "PATH": path, "PYTHONPATH": str(self.folder), "TERM": "xterm-256color"}
 
     def python(self, *arguments: str, **more) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **more.pop("env", {})}
@@ -77,15 +78,16 @@ class Learner:
         """Give the command `tvm-practice`, into a pipe."""
         return self.python("-m", "tvm_practice", *arguments, env=environment)
 
-    def at_terminal(self, *arguments: str, columns: int = 100, **environment: str):
-        """Give the command at a terminal; a pexpect child."""
+    def at_terminal(self, *arguments: str, columns: int = 100, **environment: str | None):
+        """Give the command at a terminal; a pexpect child. A variable that is None is not set."""
         import pexpect
 
+        environment = {**self.environment, **environment}
         return pexpect.spawn(
             sys.executable,
             ["-m", "tvm_practice", *arguments],
             cwd=str(self.folder),
-            env={**self.environment, **environment},
+            env={name: value for name, value in environment.items() if value is not None},
             dimensions=(40, columns),
             encoding="utf-8",
             timeout=90,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wrong_answers import answers_of
+from tests.wrong_answers import answers_of, given_for_diagnoses, hints_of
 from tvm_practice.checks import grade
 from tvm_practice.common.exercise import GPU, LESSONS, REFERENCE, catalogue
 from tvm_practice.common.worker import call
@@ -24,6 +24,11 @@ ANSWERS = [
     if (FOLDER / f"{lesson}.py").exists()
     for answer in call(answers_of, lesson)
 ]
+HINTS = {
+    (lesson, name): hint
+    for lesson in dict.fromkeys(answer[0] for answer in ANSWERS)
+    for name, hint in call(hints_of, lesson).items()
+}
 WRONG = [answer for answer in ANSWERS if answer[3] is not None]
 RIGHT = [answer for answer in ANSWERS if answer[3] is None]
 
@@ -59,6 +64,8 @@ def test_a_wrong_answer_gets_its_own_diagnosis(lesson, name, exercise_id, diagno
     assert diagnosis in outcome.sentence, (
         f"{name} should be told {diagnosis!r}; it was told: {outcome.sentence}"
     )
+    _, hint = HINTS.get((lesson, name), ("", ""))
+    assert hint in outcome.hint, f"{name} should be given {hint!r}; it is given: {outcome.hint}"
 
 
 @pytest.mark.parametrize("exercise_id", catalogue())
@@ -72,3 +79,17 @@ def test_an_exercise_has_enough_answers_and_each_wrong_one_a_diagnosis_of_its_ow
         f"{exercise_id}: two wrong answers share a diagnosis"
     )
     assert len(others) >= FEWEST_RIGHT, f"{exercise_id} has only {len(others)} other right answers"
+
+
+@pytest.mark.parametrize("exercise_id", catalogue())
+def test_each_hint_for_a_diagnosis_is_the_one_of_some_wrong_answer(exercise_id: str) -> None:
+    hints = call(given_for_diagnoses, exercise_id)
+    assert len(set(hints)) == len(hints), f"{exercise_id} has a hint twice"
+    named = {hint for known, hint in HINTS.values() if known == exercise_id}
+    for fragment in named:
+        found = [hint for hint in hints if fragment in hint]
+        assert len(found) == 1, f"{exercise_id}: {fragment!r} is in {len(found)} of its hints"
+    for hint in hints:
+        assert any(fragment in hint for fragment in named), (
+            f"{exercise_id}: no wrong answer names the hint {hint!r}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -104,6 +105,7 @@ def exact_misses(lines: list[int], level: Level) -> int:
 # -------------------------------------------------------------------------------- against the clock
 
 ORDERS = {"i, k, j": (0, 2, 1), "i, j, k": (0, 1, 2), "j, k, i": (1, 2, 0)}
+ROUNDS = 4  # at most: a busy machine makes one of them slower than it is, and never faster
 REAL = 640  # two matrices are more than a second-level cache of 1 or 2 MiB
 
 
@@ -115,9 +117,9 @@ def predicted_and_measured(order: tuple[int, int, int]) -> tuple[int, float]:
     import tvm
 
     from tvm_practice.common import exercise
+    from tvm_practice.common.accesses import accesses
     from tvm_practice.common.target import build
     from tvm_practice.report import ladders
-    from tvm_practice.report.accesses import accesses
 
     lesson = exercise.load_lesson("manual_schedule")
 
@@ -146,9 +148,14 @@ def predicted_and_measured(order: tuple[int, int, int]) -> tuple[int, float]:
 
 
 def test_the_order_that_misses_less_is_the_faster_one() -> None:
-    found = {name: worker.call(predicted_and_measured, order) for name, order in ORDERS.items()}
-    misses = sorted(found, key=lambda name: found[name][0])
-    times = sorted(found, key=lambda name: found[name][1])
+    found: dict[str, tuple[int, float]] = {}
+    for _ in range(ROUNDS):
+        for name, order in ORDERS.items():
+            count, seconds = worker.call(predicted_and_measured, order)
+            found[name] = count, min(seconds, found.get(name, (0, math.inf))[1])
+        misses, times = (sorted(found, key=lambda name: found[name][part]) for part in (0, 1))
+        if misses == times:
+            break
     assert misses == times == list(ORDERS), found
     for better, worse in itertools.pairwise(misses):
         assert found[worse][0] > 1.5 * found[better][0], "the prediction must be no toss-up"

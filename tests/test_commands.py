@@ -88,7 +88,7 @@ def test_progress_counts_by_lesson_and_says_what_is_next(learner) -> None:
     done = learner.types("progress")
     assert f"0 of {len(catalogue())} exercises solved." in done.stdout
     assert "Next: 1.1" in done.stdout
-    assert "python -m tvm_practice run 1.1" in done.stdout
+    assert "\n  python -m tvm_practice run 1.1\n" in done.stdout
     assert "─" in learner.types("progress", PYTHONIOENCODING="utf-8").stdout
     assert "..." in learner.types("progress", PYTHONIOENCODING="ascii").stdout
 
@@ -129,6 +129,21 @@ def test_a_lesson_is_run_by_name_or_number_and_remembers_each_exercise(learner) 
     }
 
 
+def test_every_command_says_the_same_of_what_is_next(learner) -> None:
+    learner.answers("te_basics", "1.2", "bias_relu")
+    done = learner.types("run", "1.2")
+    following = re.search(r"^Next: 1\.1 .*\n .* run 1\.1$", done.stdout, re.MULTILINE)
+    assert following, done.stdout
+    assert following[0] in learner.types("progress").stdout
+
+
+def test_what_a_body_printed_says_how_much_of_it_is_left_out(learner) -> None:
+    learner.body("te_basics", "1.1", "    print(*range(40), sep='\\n')\n    return []")
+    told = learner.types("run", "1.1").stdout
+    assert "    ... 28 lines before these\n" in told
+    assert "    28\n" in told and "    27\n" not in told
+
+
 def test_a_lesson_with_reference_bodies_says_nothing_about_the_learner(learner) -> None:
     assert learner.types("run", "1.1", "--solutions").returncode == 0
     assert not learner.progress.exists()
@@ -163,6 +178,26 @@ def test_each_hint_is_one_tier_more_and_after_the_last_the_solution_opens(learne
     done = learner.types("solution", "1.2")
     assert done.returncode == 0
     assert "te.max(" in done.stdout
+
+
+def test_after_a_wrong_run_the_first_hint_is_for_what_it_found(learner) -> None:
+    def hint(*more: str) -> str:
+        return " ".join(learner.types("hint", "1.1", *more).stdout.split())
+
+    before = hint()
+    assert "1 Look at row_sum" in before and "last run" not in before
+    learner.body("te_basics", "1.1", "    return None")
+    assert learner.types("run", "1.1").returncode == 1
+    assert "last run" not in hint("--again"), "it was not shown yet"
+    told = hint()
+    assert "For what the last run found: The docstring ends with the tensors" in told
+    assert "1 Look at row_sum" in told and " 2 " not in told, "no tier more for it"
+    assert hint("--again") == told
+    assert " 2 " in hint()
+    assert (
+        "The docstring ends with the tensors"
+        in learner.python("-m", "tvm_practice.te_basics", "--hint", "1.1").stdout
+    )
 
 
 def test_hint_without_an_id_is_about_the_next_exercise(learner) -> None:
@@ -244,6 +279,14 @@ def test_reset_of_an_exercise_that_was_deleted_with_its_decorator(learner) -> No
     assert len(learner.file("te_basics").read_bytes()) - len(shipped) < 10
 
 
+def test_reset_in_a_file_that_was_emptied_says_what_gives_it_back(learner) -> None:
+    path = learner.file("te_basics")
+    for left in ("", '"""Only a docstring."""\n'):
+        path.write_text(left)
+        assert "git checkout -- tvm_practice/te_basics.py" in refused(learner.types("reset", "1.2"))
+        assert path.read_text() == left
+
+
 def test_reset_takes_away_a_statement_that_slipped_to_the_margin(learner) -> None:
     shipped = learner.file("te_basics").read_bytes()
     raised = b'    raise NotImplementedError("1.2 bias_relu")\n'
@@ -285,14 +328,22 @@ def test_the_originals_are_the_lessons_as_shipped(lesson: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "1.9"), "there is no exercise '1.9'; did you mean 1.1, 1.2, 1.3 or 1.4?"),
-        (("run", "matmul"), "there is no exercise 'matmul'"),
-        (("hint", "conv1d"), "did you mean conv1d.1"),
-        (("solution", "9.9"), "there is no exercise '9.9'"),
-        (("reset", ""), "there is no exercise ''"),
+        (("run", "1.9"), "no exercise or lesson '1.9'; did you mean 1.1, 1.2, 1.3 or 1.4?"),
+        (("run", "conv1d.9"), "did you mean conv1d.1, "),
+        (("run", "te_basic"), "did you mean te_basics?"),
+        (("list", "cost_modle"), "did you mean cost_model?"),
+        (("watch", "nxt"), "did you mean next?"),
+        (("run", "stencil"), "did you mean 1.4?"),  # the name of its function
+        (("run", "6"), "there is no exercise or lesson '6'"),
+        (("solution", "9.9"), "there is no exercise or lesson '9.9'"),
+        (("reset", ""), "there is no exercise or lesson ''"),
+        (("reset", "2"), "name the exercise that you mean, such as"),
         (("run", "1.1", "--quick"), "--quick is for a whole lesson"),
-        (("run", "6"), "there is no exercise '6'"),
-        (("watch", "1.9"), "there is no exercise"),
+        (("lst", "2"), "there is no command 'lst'; did you mean `"),
+        (("lst", "2"), " list 2`?"),
+        (("frobnicate",), "--help` names them all"),
+        (("te_basics",), " run te_basics`?"),
+        (("1.1",), " run 1.1`?"),
     ],
 )
 def test_bad_input_is_one_sentence_with_the_way_out(learner, arguments, told) -> None:
@@ -302,12 +353,9 @@ def test_bad_input_is_one_sentence_with_the_way_out(learner, arguments, told) ->
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("runn",), "No such command"),
-        (("1.1",), "did you mean `python -m tvm_practice run 1.1`?"),
-        (("list", "nothing"), "is not one of"),
         (("run", "te_basics", "--size", "0"), "is no size"),
         (("run", "te_basics", "--target", "tpu"), "there is no target 'tpu'"),
-        (("reset",), "Missing argument 'ID'"),
+        (("reset",), "Missing argument"),
     ],
 )
 def test_a_command_that_is_none_is_refused(learner, arguments, told) -> None:
@@ -315,6 +363,81 @@ def test_a_command_that_is_none_is_refused(learner, arguments, told) -> None:
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["2", "phase2", "manual_schedule", "Manual-Schedule", "phase 2"])
+def test_a_lesson_has_one_name_in_every_command(learner, name: str) -> None:
+    assert len(learner.types("list", name).stdout.splitlines()) == 1 + len(
+        exercises_of("manual_schedule")
+    )
+    first = "2.1 is the first of phase 2 that is not solved."
+    assert learner.types("hint", name).stdout.startswith(f"{first}\n\n2.1  Tile")
+    assert learner.types("solution", name, "--anyway").stdout.startswith(first)
+
+
+def test_a_lesson_that_is_gone_is_a_sentence_everywhere(learner) -> None:
+    learner.file("te_basics").rename(learner.folder / "away")
+    way_out = "`git checkout -- tvm_practice/te_basics.py` gives back what was committed last."
+    for command in (
+        ("list",),
+        ("list", "te_basics"),
+        ("progress",),
+        ("run",),
+        ("run", "1.2"),
+        ("hint",),
+        ("solution", "1.2", "--anyway"),
+        ("reset", "1.2"),
+        ("diff", "1.2", "--anyway"),
+    ):
+        told = refused(learner.types(*command))
+        assert told == (
+            f"tvm-practice: tvm_practice/te_basics.py is gone: save it again from your editor, "
+            f"or {way_out}\n"
+        ), command
+    lesson = learner.types("run", "1", "--quick")  # as when it is damaged: others would go on
+    assert lesson.returncode == 1 and "te_basics.py is gone" in lesson.stdout
+    page = learner.types("report")
+    assert page.returncode == 2 and way_out in page.stderr
+    assert learner.types("run", "2.1").returncode == 0, "the rest of the course goes on"
+    assert learner.types("hint", "2.1").returncode == 0
+
+
+def test_a_tvm_that_cannot_be_loaded_is_told_with_its_reason(learner) -> None:
+    loads = learner.folder / "tvm_practice" / "common" / "import_tvm.py"
+    loads.write_text('raise OSError("libtvm.so: cannot open shared object file")\n')
+    for command in (("run", "1.1"), ("hint", "1.1"), ("run", "1", "--quick")):
+        told = refused(learner.types(*command))
+        assert "OSError: libtvm.so: cannot open shared object file" in told
+        assert told.endswith("; `python -m tvm_practice doctor` looks into it\n")
+
+
+@pytest.mark.parametrize("before", ["./practice", "docker compose run --rm tvm"])
+def test_commands_are_printed_as_they_are_typed(learner, before: str) -> None:
+    typed = f"{before} tvm-practice"
+    learner.body("te_basics", "1.1", "    return []")
+    for command, told in {
+        ("progress",): f"\n  {typed} run 1.1\n",
+        ("run", "1.1"): f"({typed} hint 1.1 helps)",
+        ("hint", "1.1"): f"({typed} hint 1.1 once more",
+        ("run", "--help"): f"{typed} run manual_schedule --quick",
+        ("report", "--help"): f"Example: {typed} report",
+        (): f"{typed} hint 1.1   when you are stuck",
+    }.items():
+        shown = learner.types(*command, TVM_PRACTICE_COMMAND=before)
+        assert told in shown.stdout + shown.stderr, command
+
+
+def test_a_command_that_is_not_on_the_path_is_printed_as_its_file(learner) -> None:
+    def started(by: str, path: str) -> str:
+        code = f"import sys; sys.argv[0] = {by!r}; from tvm_practice.common import command; "
+        done = learner.python("-c", code + "print(command.program())", env={"PATH": path})
+        return done.stdout.strip()
+
+    folder = os.path.dirname(sys.executable)
+    module = str(learner.folder / "tvm_practice" / "__main__.py")
+    assert started(module, "/bin") == f"{sys.executable} -m tvm_practice"
+    assert started(str(learner.folder / "bin" / "tvm-practice"), "/bin") == "bin/tvm-practice"
+    assert started("/usr/bin/pytest", folder) == "tvm-practice"
 
 
 # -------------------------------------------------------------------------- help, completion, start
@@ -338,7 +461,7 @@ def test_the_help_names_every_command_and_how_to_complete(learner) -> None:
     assert "_TVM_PRACTICE_COMPLETE=bash_source tvm-practice" in done.stdout
     for name in ("list", "run", "watch", "hint", "solution", "diff", "reset", "progress"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
-    assert "python -m tvm_practice" in learner.types().stderr + learner.types().stdout
+    assert "-m tvm_practice watch" in learner.types().stderr + learner.types().stdout
 
 
 @pytest.mark.parametrize(
@@ -348,6 +471,8 @@ def test_the_help_names_every_command_and_how_to_complete(learner) -> None:
         ("tvm-practice hint 1.", {"1.1", "1.2", "1.3", "1.4"}),
         ("tvm-practice run conv1d.1", {"conv1d.1"}),
         ("tvm-practice run ne", {"next"}),
+        ("tvm-practice watch man", {"manual_schedule"}),
+        ("tvm-practice run 2 --target cu", {"cuda", "cuda-sim"}),
     ],
 )
 def test_commands_and_exercises_complete(learner, words: str, offered: set[str]) -> None:
@@ -359,6 +484,11 @@ def test_commands_and_exercises_complete(learner, words: str, offered: set[str])
     found = {line.partition(",")[2] for line in done.stdout.splitlines()}
     assert offered <= found
     assert all(one.startswith(words.split()[-1]) for one in found)
+
+
+def test_the_versions_are_told(learner) -> None:
+    told = learner.types("--version").stdout
+    assert re.fullmatch(r"tvm-practice \S+, TVM 0\.27\S*, Python 3\.\d+\.\d+\n", told)
 
 
 def test_the_command_is_declared_and_installed() -> None:

@@ -71,6 +71,31 @@ def without_barrier(source: str, number: int) -> str:
     return f"{source[:first]};{source[last:]}"
 
 
+def test_an_element_is_traced_to_the_thread_that_wrote_it(lesson) -> None:
+    M, N, _ = SIZE
+    for rung, (rows, columns) in (("2.6", (8, 8)), ("2.8", (32, 32))):
+        run = simulated(ladder(lesson, rung).mod)
+        run(*operands()[0])
+        each = rows // 8
+        for i, j in ((0, 0), (M - 1, N - 1), (37, 10)):
+            block, thread = (j // columns, i // rows), (j % columns // each, i % rows // each)
+            assert (
+                run.written("C", (i, j)) == f"It was written by thread {thread} of block {block}."
+            )
+
+
+def test_an_element_that_no_thread_writes_is_told(lesson) -> None:
+    (kernel,) = kernels(ladder(lesson, "2.6").mod)
+    source = kernel.source.replace("{\n", "{\n  if (((int)blockIdx.x) == 1) return;\n", 1)
+    run = Simulated([replace(kernel, source=source)], loop_nest(ladder(lesson, "2.6").mod), "ABC")
+    given, want, magnitude = operands()
+    run(*given)
+    with pytest.raises(Wrong, match=r"C\[0, 8\] = nan, expected .*\. No thread writes C\[0, 8\]\."):
+        verify.assert_close(
+            given[2], want, magnitude, SIZE[2], "C", (), lambda at: run.written("C", at)
+        )
+
+
 # ------------------------------------------------------------------------------------ its sentences
 
 

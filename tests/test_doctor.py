@@ -108,6 +108,18 @@ def test_a_package_that_is_not_installed(copy: Path) -> None:
     assert_told(examined("packages", root=copy), "FAIL", "not-there-at-all is not installed")
 
 
+def test_a_tvm_without_the_packages_that_its_searches_import(tmp_path: Path) -> None:
+    path = installed(tmp_path, "cloudpickle", "0.0.1")
+    tvm = installed(tmp_path, "apache-tvm", "0.27.0.post1") / "apache_tvm-0.27.0.post1.dist-info"
+    with (tvm / "METADATA").open("a") as file:
+        file.write("Provides-Extra: all\nRequires-Dist: cloudpickle>=1; extra == 'all'\n")
+        file.write("Requires-Dist: not-there-at-all; extra == 'all'\n")
+        file.write("Requires-Dist: not-asked-for; extra == 'other'\n")
+    found = examined("packages", path=path)
+    assert_told(found, "FAIL", "cloudpickle is 0.0.1", "not-there-at-all is not installed")
+    assert "not-asked-for" not in found["sentence"]
+
+
 def test_a_tvm_ffi_that_does_not_fit(tmp_path: Path) -> None:
     path = installed(tmp_path, "apache-tvm-ffi", "0.1.15")
     found = examined("tvm-ffi", path=path)
@@ -282,6 +294,8 @@ def test_a_narrow_terminal() -> None:
 
 def test_without_gxx(tmp_path: Path) -> None:
     assert_told(examined("g++", "cuda-sim", PATH=str(tmp_path)), "FAIL", "not installed")
+    found = examined("g++", "cpu", PATH=str(tmp_path))
+    assert_told(found, "WARN", "not installed", "exercises, the first 2.6, are checked")
 
 
 def test_a_gxx_that_does_not_work(tmp_path: Path) -> None:
@@ -420,6 +434,7 @@ def test_the_whole_of_it_on_this_machine_changes_nothing(copy: Path) -> None:
     states = [line[:10].strip() for line in done.stdout.splitlines()]
     assert states.count("FAIL") == 0 and states.count("OK") > 10
     assert "not needed" in states
+    assert "NVRTC 12: only --target cuda-sim or cuda needs it" in done.stdout
     assert "Nothing is in the way of --target cpu." in done.stdout
     assert "\x1b" not in done.stdout and not done.stderr
     assert files() == before
@@ -431,7 +446,7 @@ def test_a_gpu_that_is_not_there_fails_its_own_target_and_no_other() -> None:
     assert done.returncode == 1, done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
     assert found["NVIDIA's driver"]["state"] == found["device"]["state"] == "FAIL"
-    assert found["g++"]["state"] == "not needed"
+    assert found["g++"]["state"] == "OK"
     assert all(one["fix"] for one in found.values() if one["state"] in ("FAIL", "WARN"))
 
 

@@ -357,6 +357,7 @@ def test_a_function_that_is_no_schedule_is_status_2(mine, function: str, told: s
     [
         (["9.9"], "9.9 is no exercise; explain takes 2.1, 2.2"),
         (["1.1"], "1.1 is no step of phase 2's ladder"),
+        (["2.7"], " run 2.7` checks it, and shows the loop nests it makes"),
         (["nothing_here"], "there is no nothing_here; give an exercise"),
         (["no.py:f"], "there is no file no.py"),
         (["pyproject.toml:f"], "is no Python file"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.learner import Learner
 from tvm_practice.common import ask, guess
 from tvm_practice.common.guess import Guess
 from tvm_practice.common.timing import Comparison, Figure
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("naive", "tiled", "packed")
 
 
@@ -98,19 +96,11 @@ def test_in_a_pipe_nobody_is_asked() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
-def test_at_a_terminal_a_phase_asks_first_and_scores_after() -> None:
+def test_at_a_terminal_a_phase_asks_first_scores_after_and_keeps_what_was_said(tmp_path) -> None:
     pexpect = pytest.importorskip("pexpect")
-    environment = {name: value for name, value in os.environ.items() if name != "CI"}
-    arguments = ["-m", "tvm_practice.te_basics", "--quick", "--solutions", "--seed", "1"]
-    with pexpect.spawn(
-        sys.executable,
-        arguments,
-        cwd=ROOT,
-        env={**environment, "TERM": "dumb"},
-        dimensions=(50, 120),
-        timeout=120,
-        encoding="utf-8",
-    ) as phase:
+    learner = Learner(tmp_path / "course")
+    options = ("--quick", "--solutions", "--seed", "1")
+    with learner.at_terminal("run", "1", *options, TERM="dumb", CI=None) as phase:
         phase.expect("which is the fastest")
         phase.expect("Enter skips: ")
         phase.sendline("NumPy")
@@ -119,6 +109,9 @@ def test_at_a_terminal_a_phase_asks_first_and_scores_after() -> None:
         phase.expect("You said NumPy")
         phase.expect("Key question")
         phase.expect("Enter shows")
-        phase.sendline("because")
+        phase.sendline("because\x1b[D")  # with an arrow key
+        phase.expect("You said: because")
         phase.expect(pexpect.EOF)
     assert phase.exitstatus == 0
+    told = learner.types("progress").stdout
+    assert "Why does TVM separate what is computed from how?\n    because" in told

@@ -429,6 +429,15 @@ ANSWERS = {
     "sch.get_block('C')": "`block = sch.get_sblock(",
     "sch.tile(i, j, 8, 8)": "`sch.reorder(io, jo, ii, ji)`",
     "sch['C']": "`sch.get_sblock(",
+    "sch.get_sblock('C').op.axis": "`i, j, k = sch.get_loops(",
+    "sch.get_sblock('C').split(i)": "`io, ii = sch.split(i, [None, 32])`",
+    "sch[Undefined].split(i)": "`io, ii = sch.split(i, [None, 32])`",
+    "s[C].tile(i, j, 8, 8)": "`s[C].tile` is of an older TVM, removed in 0.20. Today: `io, ii = ",
+    "tvm.placeholder((M, K))": (
+        "`tvm.placeholder` is of an older TVM, removed in 0.7. Today: "
+        '`te.placeholder((16, 16), name="A")`.'
+    ),
+    "import topi": "`topi` is of an older TVM, removed in 0.7. Today: `from tvm import topi`.",
     "sch.split(i, factor=8)": "`io, ii = sch.split(i, [None, 32])`",
     "sch.bind(i, te.thread_axis('threadIdx.x'))": '`sch.bind(i, "threadIdx.x")`',
     "sch.cache_write('C', 'local')": '`sch.cache_write("C", 0, "local")`',
@@ -483,6 +492,8 @@ def test_an_old_name_is_told_with_the_line_of_today(line: str, tmp_path) -> None
         ("tvm.target.Target('lllvm')", "older TVM"),
         ("sch.split(i, [7, 7, 7, None, None])", "older TVM"),
         ("relayed", "older TVM"),
+        ("undefined['x'].split(',')", "older TVM"),
+        ("a[0]", "older TVM"),
     ],
 )
 def test_other_mistakes_are_not_taken_for_old_names(line: str, not_said: str, tmp_path) -> None:
@@ -491,6 +502,15 @@ def test_other_mistakes_are_not_taken_for_old_names(line: str, not_said: str, tm
     outcome = grade("1.1", f"{file}:answer")
     assert outcome.state == "wrong"
     assert not_said not in outcome.sentence
+
+
+def test_an_old_name_is_told_where_its_module_was_not_imported_either(tmp_path) -> None:
+    file = tmp_path / "answer.py"
+    file.write_text("def answer(M, N, K):\n    return tvm.compute((M, N), lambda i, j: 0)\n")
+    sentence = grade("1.1", f"{file}:answer").sentence
+    assert "`tvm.compute` is of an older TVM, removed in 0.7. Today: `te.compute`." in sentence
+    file.write_text("def answer(M, N, K):\n    return tvm.compile(1)\n")
+    assert "older TVM" not in grade("1.1", f"{file}:answer").sentence
 
 
 def _lesson_with(line: str, folder: str) -> str:

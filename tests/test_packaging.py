@@ -126,6 +126,11 @@ def test_practice_uses_the_uv_that_is_there(machine) -> None:
     assert done.stdout.endswith("bin/uv run pytest -k a b\n"), done
 
 
+def test_practice_tells_the_course_how_it_was_called(machine, tmp_path) -> None:
+    done = machine("tvm-practice", uv='echo "$TVM_PRACTICE_COMMAND"')
+    assert done.stdout == f"{tmp_path}/practice\n"
+
+
 def test_practice_without_arguments_runs_the_course(machine) -> None:
     assert machine(uv=UV).stdout.endswith("uv run python -m tvm_practice.main\n")
 

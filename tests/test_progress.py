@@ -37,10 +37,45 @@ def test_what_was_graded_is_read_again() -> None:
     assert progress.read().of("1.1").solved == record.solved, "solved once is solved"
 
 
+def test_the_hint_for_what_the_last_run_found_is_new_until_it_was_shown() -> None:
+    def shown() -> tuple[str, bool]:
+        record = progress.read().of("1.1")
+        return record.advice, record.advised
+
+    progress.graded("1.1", WRONG, "one", "look at k")
+    assert shown() == ("look at k", False)
+    progress.hinted("1.1", 0)
+    assert shown() == ("look at k", True)
+    progress.graded("1.1", WRONG, "two", "look at k")
+    assert shown() == ("look at k", True), "the same mistake again: time for the next tier"
+    progress.graded("1.1", WRONG, "three", "look at j")
+    assert shown() == ("look at j", False)
+    progress.graded("1.1", RIGHT, "four")
+    assert shown() == ("", False)
+
+
 def test_the_file_holds_nothing_that_was_typed(folder) -> None:
     progress.graded("1.1", RIGHT, "a secret answer")
     assert "secret" not in progress.FILE.read_text()
     assert json.loads(progress.FILE.read_text())["version"] == progress.VERSION
+
+
+def test_what_was_said_to_a_key_question_is_kept_with_the_rest() -> None:
+    assert progress.said("Why?", "Because.") == ""
+    progress.graded("1.1", RIGHT, "one")
+    assert progress.said("Why?", "It is so.") == ""
+    found = progress.read()
+    assert found.said == {"Why?": "It is so."}
+    assert found.of("1.1").state == RIGHT
+
+
+def test_a_file_of_the_first_version_is_read_and_goes_on() -> None:
+    entry = {"state": RIGHT, "digest": progress.digest("one"), "runs": 1}
+    progress.FILE.write_text(json.dumps({"version": 1, "exercises": {"1.1": entry}}))
+    assert progress.said("Why?", "Because.") == ""
+    found = progress.read()
+    assert (found.trouble, found.of("1.1").state) == ("", RIGHT)
+    assert found.said == {"Why?": "Because."}
 
 
 STUB = 'def f():\n    raise NotImplementedError("1.1 f")'
@@ -79,6 +114,7 @@ DAMAGES = {
     "an entry of another kind": b'{"version": 1, "exercises": {"1.1": 3}}',
     "a state that is none": b'{"version": 1, "exercises": {"1.1": {"state": "best"}}}',
     "hints that are no number": b'{"version": 1, "exercises": {"1.1": {"hints": true}}}',
+    "words that are none": b'{"version": 2, "exercises": {}, "said": {"Why?": 3}}',
     "nested without end": b"[" * 100_000,
 }
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import report_page
-from tvm_practice.common import cache, exercise, worker
+from tvm_practice import main
+from tvm_practice.common import accesses, cache, exercise, worker
+from tvm_practice.common.accesses import MOST_BUFFERS, Buffer, Program
 from tvm_practice.common.loop_nest import Line, LoopNest
-from tvm_practice.report import accesses, ladders, page, runs
-from tvm_practice.report.accesses import MOST_BUFFERS, Buffer, Program
+from tvm_practice.report import ladders, page, runs
 
 MATMUL, FUSED, CONV = ladders.LADDERS
 
@@ -87,6 +92,57 @@ def test_every_step_computes_the_same(ladder) -> None:
             assert of_a == [ladders.SIDE] * ladders.SIDE**2, step["call"]
         lines = {name: sum(1 for one in seen if one[1] == name) for name in step["misses"]}
         assert lines == {name: counts[0] for name, counts in step["misses"].items()}
+
+
+def _last_writes(program: Program, name: str) -> dict[int, list[tuple[str, int]]]:
+    """By element, the loops at its last write: the program is run, and every write is noted."""
+    last, values = {}, {}
+
+    def value(expression: Any) -> int:
+        match expression:
+            case int():
+                return expression
+            case ["v", number]:
+                return values[number]
+            case ["min" | "max" as which, left, right]:
+                return (min if which == "min" else max)(value(left), value(right))
+            case [operator, left, right]:
+                return int(eval(f"{value(left)} {operator} {value(right)}"))
+        raise ValueError(expression)
+
+    def run(nodes: list[Any], around: tuple[int, ...]) -> None:
+        for node in nodes:
+            match node:
+                case ["for", number, extent, body]:
+                    for values[number] in range(extent):
+                        run(body, (*around, number))
+                case ["if", condition, body, other]:
+                    run(body if value(condition) else other, around)
+                case ["w", buffer, offset] if program.buffers[buffer].name == name:
+                    last[value(offset)] = [(program.loops[n], values[n]) for n in around]
+
+    run(program.body, ())
+    return last
+
+
+def test_the_last_write_to_an_element_is_the_one_that_a_run_of_the_program_makes_last() -> None:
+    for ladder, result in zip(data()["ladders"], "CGC", strict=True):
+        programs = {json.dumps(step["program"]): step for step in ladder["steps"]}
+        for step in list(programs.values())[::4]:
+            program = program_of(step)
+            shape = next(one.shape for one in program.buffers if one.name == result)
+            last = _last_writes(program, result)
+            for place in range(0, math.prod(shape), 5):
+                where = [int(one) for one in np.unravel_index(place, shape)]
+                found = accesses.last_write(program, result, where)
+                assert found == last[place], (step["call"], where)
+
+
+def test_an_element_that_nothing_writes_has_no_last_write() -> None:
+    every_other = [["for", 0, 4, [["w", 0, ["*", ["v", 0], 2]]]]]
+    program = Program((Buffer("C", (2, 4), False),), ("i",), every_other)
+    assert accesses.last_write(program, "C", (1, 2)) == [("i", 3)]
+    assert accesses.last_write(program, "C", (1, 1)) is None
 
 
 def test_loops_of_the_program_are_the_loops_of_the_text() -> None:
@@ -194,6 +250,26 @@ def test_times_come_with_their_file_machine_and_date(root) -> None:
     assert (second["date"], second["bandwidth"]) == ("2026-01-02", 30.0)
     assert second["times"][1]["library"]
     assert runs.measured(root, CONV) == [], "three sides are no convolution"
+    path.write_text(json.dumps(lesson | {"started": "2026-03-05T23:59:59+01:00"}))
+    assert runs.measured(root, MATMUL)[0]["date"] == "2026-03-05", "rather than the file's time"
+
+
+def test_a_lesson_says_in_its_report_when_it_ran(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(main, "REPORTS", tmp_path)
+    session = main.Session("conv1d", main.Options("cpu", True, True, 1, None, None))
+    session.save_report(MACHINE)
+    began = datetime.fromisoformat(json.loads((tmp_path / "conv1d.json").read_text())["started"])
+    assert abs((datetime.now().astimezone() - began).total_seconds()) < 60
+
+
+def test_what_is_not_there_or_has_no_times_is_nothing_to_tell(root) -> None:
+    told: list[str] = []
+    assert runs.measured(root, MATMUL, told.append) == []
+    (root / "reports" / "manual_schedule.json").write_text('{"gpu": {}, "machine": {}}')
+    (root / "reports" / "explain.json").write_text('{"complete": false, "size": null}')
+    assert runs.measured(root, MATMUL, told.append) == []
+    assert runs.explained(root, told.append) is None
+    assert told == []
 
 
 @pytest.mark.parametrize(
@@ -203,7 +279,6 @@ def test_times_come_with_their_file_machine_and_date(root) -> None:
         "{",
         "[]",
         "null",
-        '{"gpu": {}, "machine": {}}',
         '{"results": 3, "size": [1, 2, 3]}',
         '{"results": [{}], "size": [1, 2, 3], "peaks": {"fma_gflops": 1}}',
         '{"results": [{"competitor": "naive"}], "size": [1, 2, 3]}',
@@ -218,9 +293,14 @@ def test_times_come_with_their_file_machine_and_date(root) -> None:
 def test_a_file_of_another_form_is_no_measurement(root, content) -> None:
     for name in ("manual_schedule", "bench", "explain"):
         (root / "reports" / f"{name}.json").write_text(content)
-    assert runs.measured(root, MATMUL) == []
-    assert runs.explained(root) is None
+    told: list[str] = []
+    assert runs.measured(root, MATMUL, told.append) == []
+    assert runs.explained(root, told.append) is None
     assert runs.curves(root) == []
+    assert any("tvm-practice run manual_schedule` writes it anew" in one for one in told) or any(
+        "explain 2.5 --json reports/explain.json` writes it anew" in one for one in told
+    )
+    assert all(re.match(r"reports/\w+\.json is (damaged|of another version)", one) for one in told)
 
 
 def test_a_search_becomes_a_curve(root) -> None:
@@ -256,11 +336,14 @@ def test_where_nothing_was_measured_the_page_says_what_to_run() -> None:
             }
         ],
         "curves": [],
-        "progress": {"lessons": [], "solved": 0, "total": 0, "trouble": "It is damaged."},
+        "search": runs.SEARCH,
+        "progress": {"lessons": [], "solved": 0, "total": 0, "trouble": ""},
+        "trouble": ["It is damaged."],
     }
     text = page.html(content)
-    assert "python -m tvm_practice.manual_schedule" in text
-    assert "python -m tvm_practice.auto_tune" in text
+    words = re.sub(r"<[^>]*>", "", text)
+    assert "run manual_schedule" in words and "run auto_tune" in words
+    assert "tvm-practice run 1.1 checks it" in " ".join(words.split())
     assert "It is damaged." in text
     assert "could not be drawn: &lt;b&gt;" in text
     assert "GFLOP/s</th>" not in text

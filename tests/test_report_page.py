@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests import report_page
-from tvm_practice.common import cache
-from tvm_practice.report import accesses, ladders, page
+from tvm_practice.common import accesses, cache
+from tvm_practice.report import ladders, page
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason="there is no browser here; on Debian, apt-get install chromium chromium-driver",
 )
 
-WIDTHS = (360, 768, 1400)
+WIDTHS = (320, 420, 768, 1280)
 SCHEMES = ("light", "dark")
 
 
@@ -161,7 +161,9 @@ def test_a_page_without_a_time_or_with_a_ladder_that_could_not_be_drawn_opens(
         "machine": {"cpu": "a", "llvm_cpu": "b", "threads": 1, "tvm": "0"},
         "ladders": found,
         "curves": [],
+        "search": "tvm-practice run auto_tune",
         "progress": {"lessons": [], "solved": 0, "total": 0, "trouble": ""},
+        "trouble": [],
     }
     path = tmp_path / "empty.html"
     page.write(path, page.html(content))
@@ -372,6 +374,19 @@ for (const text of document.querySelectorAll("svg text")) {
   if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1 ||
       box.top < frame.top - 1) told.push(`beyond its picture: ${text.textContent}`);
 }
+for (const svg of document.querySelectorAll("svg")) {
+  const texts = [...svg.querySelectorAll("text")].map((one) => [one, one.getBoundingClientRect()]);
+  texts.forEach(([one, a], n) => texts.slice(n + 1).forEach(([other, b]) => {
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (wide > 1 && high > 4) told.push(`over another: ${one.textContent}, ${other.textContent}`);
+  }));
+}
+for (const word of document.querySelectorAll(".command span")) {
+  if (word.getClientRects()[0].height > 1.6 * parseFloat(getComputedStyle(word).lineHeight)) {
+    told.push(`broken in the middle: ${word.textContent}`);
+  }
+}
 return told;
 """
 
@@ -467,6 +482,28 @@ def test_everything_has_a_name_and_can_be_read(browser, scheme) -> None:
     browser.execute_script(SET + "set('#matmul .step', 3); set('#matmul .position', 9000)")
     assert browser.execute_script(NAMELESS) == []
     assert browser.execute_script(FAINT) == []
+
+
+def test_every_control_is_reached_by_tab_and_shows_it(browser) -> None:
+    from selenium.webdriver import ActionChains
+
+    show(browser)
+    wanted = browser.execute_script(
+        "return [...document.querySelectorAll('a, button, input, select, summary')]"
+        ".filter((one) => one.tabIndex >= 0 && one.checkVisibility()).length"
+    )
+    for _ in range(wanted):
+        ActionChains(browser).send_keys(keys().TAB).perform()
+        browser.execute_script(
+            "const one = document.activeElement; one.dataset.reached = '1';"
+            "const { outlineStyle, outlineWidth } = getComputedStyle(one);"
+            "if (outlineStyle === 'none' || parseFloat(outlineWidth) < 2) one.dataset.hidden = '1'"
+        )
+    reached, hidden = browser.execute_script(
+        "return ['[data-reached]', '[data-hidden]']"
+        ".map((one) => document.querySelectorAll(one).length)"
+    )
+    assert (reached, hidden) == (wanted, 0)
 
 
 def test_a_run_can_be_chosen_and_the_current_step_is_marked(browser) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,28 @@ def test_the_loop_that_a_diagnosis_is_about_is_pointed_at(exercise_id, answer, l
     told = outcome.sentence.partition("Loop ")[2].partition(" ")[0]
     assert f"for {told} in" in pointed
     assert told.startswith(loop)
+
+
+SHOWN_IN_A_PIPE = """
+from tvm_practice.common import show
+from tvm_practice.common.loop_nest import Line, LoopNest
+long = "name_" * 40
+loops = [(Line(0, f"for {one} in range(3):"), Line(1, long)) for one in ("i", "j")]
+nests = [LoopNest((), (), lines) for lines in loops]
+show.code(f"x = {long}")
+show.side_by_side(long, "y", ("yours", "reference"))
+show.nest(*nests)
+show.nest(nests[0])
+show.say("prose " * 40)
+show.table(("a", "b"), [("1", "2")], "a caption " * 30)
+"""
+
+
+def test_in_a_pipe_no_name_breaks_and_no_line_ends_in_blanks() -> None:
+    done = subprocess.run([sys.executable, "-c", SHOWN_IN_A_PIPE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("name_" * 40) == 5
+    assert not [line for line in done.stdout.splitlines() if line != line.rstrip()]
 
 
 def test_a_diagnosis_that_names_no_loop_points_at_none() -> None:

@@ -59,6 +59,17 @@ def test_a_known_mistake_is_named() -> None:
         judge(2 * WANT, (2 * WANT, "That is twice as much."))
 
 
+def test_a_wrong_number_says_who_wrote_it() -> None:
+    got = WANT.copy()
+    got[4, 5] += 1
+    for value, told in ((got[4, 5], "expected .*"), (np.nan, "expected .*")):
+        got[4, 5] = value
+        with pytest.raises(Wrong, match=rf"C\[4, 5\] = .*{told}\. Row 4 did"):
+            verify.assert_close(
+                got, WANT, MAGNITUDE, 40, "C (at 9 x 7 x 40)", (), lambda at: f"Row {at[0]} did."
+            )
+
+
 def _compiled(body):
     from tvm import te
 

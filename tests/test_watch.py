@@ -150,6 +150,47 @@ def test_a_save_while_a_check_runs_is_not_lost(learner) -> None:
     assert ended(child) == 130
 
 
+def test_a_save_stops_the_check_that_runs(learner) -> None:
+    endless = "    while True:\n        pass"
+    learner.body("te_basics", "1.1", endless)
+    child = learner.at_terminal("watch")
+    child.expect("Matrix multiplication")  # the spinner
+    time.sleep(3)
+    learner.answers("te_basics", "1.2", "bias_relu")
+    child.expect("the check of 1.1 was stopped", timeout=20)  # far less than the time limit
+    child.expect("1.2  Bias and ReLU.*right")
+    child.expect("1.1 Matrix multiplication")  # is gone on with, and is as it was
+    learner.answers("te_basics", "1.1", "matmul")
+    child.expect("the check of 1.1 was stopped", timeout=20)
+    child.expect("1.1  Matrix multiplication .*right")
+    child.expect("waiting for a save")
+    assert "not yet" not in child.before
+    child.sendintr()
+    assert ended(child) == 130
+    assert not still_running(learner)
+
+
+def test_a_file_that_is_gone_is_told_and_watching_goes_on_when_it_is_back(
+    learner, watching
+) -> None:
+    child = watching("1.1")
+    path = learner.file("te_basics")
+    away = path.rename(path.with_suffix(".away"))
+    child.expect("te_basics.py is gone: .* `git checkout")
+    away.rename(path)
+    child.expect("te_basics.py is back")
+    child.expect("1.1  Matrix multiplication .*TODO")
+    child.expect("waiting for a save")
+    shipped = path.read_bytes()
+    path.write_bytes(b"")
+    child.expect("is empty, or cannot be read")
+    path.write_bytes(shipped)
+    learner.answers("te_basics", "1.1", "matmul")
+    child.expect("1.1  Matrix multiplication .*right")
+    child.sendintr()
+    assert ended(child) == 130
+
+
 @pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["while it starts", "while it runs"])
 def test_ctrl_c_while_a_check_runs_ends_at_once_and_leaves_nothing_behind(
     learner, seconds: float

@@ -79,6 +79,7 @@ def test_a_learner_from_the_first_list_to_the_end(learner) -> None:
     assert status(child) == 1
     assert "not yet" in told and "Traceback" not in told
     assert re.search(r"1\.1 .*wrong when last run", shown(learner.at_terminal("list")))
+    assert "Write each shape beside its read" in shown(learner.at_terminal("hint", "1.1"))
     for expected in ("once more for the next tier", "once more", "that is the last"):
         child = learner.at_terminal("solution", "1.1")
         assert "is not solved yet" in shown(child)

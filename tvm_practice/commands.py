@@ -13,10 +13,10 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from tvm_practice.common import answers, progress
+from tvm_practice.common.command import program, typed
 from tvm_practice.common.exercise import (
     GPU,
     LESSONS,
     PHASES,
     TITLES,
+    BrokenLesson,
     Exercise,
     catalogue,
+    exercises_of,
     lesson_file,
 )
 from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
@@ -42,7 +45,10 @@ COMMANDS = {
     "list": ("tvm_practice.commands:list_", "Every exercise and lab with its state."),
     "run": ("tvm_practice.running:run", "Grade an exercise, or run a whole lesson."),
     "watch": ("tvm_practice.watching:watch", "Check an exercise whenever its file is saved."),
-    "hint": ("tvm_practice.commands:hint", "A hint; each time it is asked, one tier more."),
+    "hint": (
+        "tvm_practice.commands:hint",
+        "A hint for the last mistake, then one tier more each time.",
+    ),
     "solution": (
         "tvm_practice.commands:solution",
         "The reference, once solved or after the hints.",
@@ -66,7 +72,7 @@ class Course(click.Group):
         if name not in self.list_commands(ctx):
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _as_typed(getattr(importlib.import_module(module), attribute))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -81,10 +87,26 @@ class Course(click.Group):
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        name = args[0]
-        if name in catalogue() or name in LESSONS:
-            ctx.fail(f"{name} is no command; did you mean `{typed(f'run {name}')}`?")
-        return super().resolve_command(ctx, args)
+        name, known = args[0], self.list_commands(ctx)
+        if name in known or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        if found := what_is(name):
+            given = found.id if isinstance(found, Exercise) else found
+            raise Refused(f"{name} is no command; did you mean `{typed(f'run {given}')}`?")
+        close = difflib.get_close_matches(name, known, 2)
+        meant = _meant([f"`{typed(' '.join([one, *args[1:]]))}`" for one in close])
+        raise Refused(f"there is no command {name!r}; {meant}`{typed('--help')}` names them all.")
+
+
+_EXAMPLE = re.compile(r"^( *(?:Example: )?)tvm-practice(?= )", re.MULTILINE)
+
+
+def _as_typed(command: click.Command) -> click.Command:
+    """A command whose help has its examples as they are to be typed here."""
+    for text in ("help", "epilog"):
+        if given := getattr(command, text):
+            setattr(command, text, _EXAMPLE.sub(lambda found: found[1] + program(), given))
+    return command
 
 
 def _is_there(place: str) -> bool:
@@ -92,17 +114,6 @@ def _is_there(place: str) -> bool:
         return importlib.util.find_spec(place.partition(":")[0]) is not None
     except ModuleNotFoundError:
         return False
-
-
-def program() -> str:
-    """The command as it was started."""
-    started = Path(sys.argv[0]).name
-    return "python -m tvm_practice" if started == "__main__.py" else "tvm-practice"
-
-
-def typed(rest: str) -> str:
-    """What to type to run a command of this program."""
-    return f"{program()} {rest}"
 
 
 class Refused(click.ClickException):
@@ -117,52 +128,76 @@ class Refused(click.ClickException):
 # ------------------------------------------------------------------------------------ what is given
 
 
-class ExerciseId(click.ParamType):
-    """The id of an exercise, such as 1.1 or conv1d.3."""
+def what_is(name: str) -> Exercise | str | None:
+    """What a name stands for: an exercise by its id, a lesson by its name, a phase by its number
+    too, or `next`; None if nothing has it."""
+    name = name.lower().replace("-", "_")
+    if name in catalogue():
+        return catalogue()[name]
+    number = name.removeprefix("phase").strip("_ ")
+    if number.isdecimal() and 1 <= int(number) <= len(PHASES):
+        return PHASES[int(number) - 1]
+    return name if name in (*LESSONS, NEXT) else None
 
-    name = "ID"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Exercise:
-        if isinstance(value, Exercise):
-            return value
-        if value in catalogue():
-            return catalogue()[value]
-        raise Refused(f"there is no exercise {value!r}; {_meant(value, catalogue())}")
+class What(click.ParamType):
+    """An exercise, a lesson or `next`, as every command takes them."""
+
+    name = "what"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Exercise | str:
+        found = value if isinstance(value, Exercise) else what_is(value)
+        if found is None:
+            every = f"`{typed('list')}` shows them all."
+            raise Refused(f"there is no exercise or lesson {value!r}; {_near(value)}{every}")
+        return found
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        offered = {NEXT: "The first that is not solved", **TITLES}
+        offered |= {known.id: known.title for known in catalogue().values()}
         return [
-            CompletionItem(known.id, help=known.title)
-            for known in catalogue().values()
-            if known.id.startswith(incomplete)
+            CompletionItem(name, help=told)
+            for name, told in offered.items()
+            if name.startswith(incomplete)
         ]
 
 
-def _meant(value: str, known: Iterable[str]) -> str:
-    lesson = value.rpartition(".")[0] or value
-    close = [one for one in known if one.rpartition(".")[0] == lesson]
-    close = close or [one.id for one in catalogue().values() if one.lesson == lesson]
-    close = close or difflib.get_close_matches(value, list(known), 3)
-    meant = f"did you mean {', '.join(close[:-1])} or {close[-1]}? " if close[1:] else ""
-    meant = meant or (f"did you mean {close[0]}? " if close else "")
-    return f"{meant}`{typed('list')}` shows them all."
+def _near(value: str) -> str:
+    """A question about what may have been meant instead."""
+    lesson = what_is(value.rpartition(".")[0])
+    close = [one.id for one in catalogue().values() if lesson and one.lesson == lesson]
+    close = close or [one.id for one in catalogue().values() if one.name == value]
+    for names in ((*LESSONS, NEXT), catalogue()):
+        close = close or difflib.get_close_matches(value.lower(), names, 3)
+    return _meant(close)
 
 
-EXERCISE = click.argument("known", metavar="ID", type=ExerciseId())
-THIS_OR_NEXT = click.argument("known", metavar="[ID]", type=ExerciseId(), required=False)
+def _meant(close: list[str]) -> str:
+    if not close:
+        return ""
+    return f"did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}? "
 
 
-def following(states: dict[str, tuple[Exercise, str]]) -> Exercise | None:
-    """The first exercise that is not solved; None when all are."""
-    return next((known for known, state in states.values() if state != progress.SOLVED), None)
+NEXT = "next"
+WHAT = click.argument("what", metavar="ID|LESSON", type=What())
+WHAT_OR_NEXT = click.argument("what", metavar="[ID|LESSON]", type=What(), default=NEXT)
 
 
-def given_or_next(known: Exercise | None) -> Exercise:
-    """The exercise that was named, or the first that is not solved."""
-    known = known or following(progress.states(progress.read()))
+def one_of(what: Exercise | str) -> Exercise:
+    """The exercise that was named; of a lesson, or of the whole course, the first that is not
+    solved."""
+    if isinstance(what, Exercise):
+        return what
+    here = None if what == NEXT else what
+    known = progress.following(here)
     if known is None:
-        raise Refused("every exercise is solved; name the one you mean, such as 1.1.")
+        every = f"every exercise{f' of {called(here)}' if here else ''} is solved"
+        such = exercises_of(here or LESSONS[0])[0].id
+        raise Refused(f"{every}; name the one you mean, such as {such}.")
+    if here:
+        click.echo(styled(f"{known.id} is the first of {called(here)} that is not solved.", "cyan"))
     return known
 
 
@@ -199,22 +234,21 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: max(1, most - 3)].rstrip() + "..."
 
 
-def lesson_name(lesson: str) -> str:
-    return f"Phase {PHASES.index(lesson) + 1}" if lesson in PHASES else f"Lab {lesson}"
-
-
-def where_next(known: Exercise) -> str:
-    return f"{known.id}  {known.title}, at {known.place}; then {typed(f'run {known.id}')}"
+def called(lesson: str) -> str:
+    return f"phase {PHASES.index(lesson) + 1}" if lesson in PHASES else f"lab {lesson}"
 
 
 # ------------------------------------------------------------------------------------- the commands
 
-HELP = """A hands-on course in machine-learning compilers, on Apache TVM.
+HELP = f"""A hands-on course in machine-learning compilers, on Apache TVM.
 
     \b
-    tvm-practice list       what there is, and what is next
-    tvm-practice watch      then write, and save; each save is checked
-    tvm-practice hint 1.1   when you are stuck
+    {typed("list")}       what there is, and what is next
+    {typed("watch")}      then write, and save; each save is checked
+    {typed("hint 1.1")}   when you are stuck
+
+    An exercise is named by its ID, a lesson by its name, a phase by its number too: 2.1, conv1d, 2.
+    Where a command wants an exercise, a lesson stands for its first one that is not solved.
 
     To complete commands and exercises with the Tab key, add to ~/.bashrc (for zsh, ~/.zshrc and
     zsh_source; fish takes fish_source):
@@ -226,10 +260,36 @@ HELP = """A hands-on course in machine-learning compilers, on Apache TVM.
 course = Course(name="tvm-practice", help=HELP)
 
 
+def _say_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib import metadata
+
+    versions = {}
+    for package in ("tvm-practice", "apache-tvm"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "(not installed)"
+    python = ".".join(map(str, sys.version_info[:3]))
+    click.echo("tvm-practice {}, TVM {}, Python {}".format(*versions.values(), python))
+    ctx.exit()
+
+
+click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Show the versions of the course, of TVM and of Python.",
+)(course)
+
+
 @click.command("list", short_help=COMMANDS["list"][1])
-@click.argument("lesson", required=False, type=click.Choice(LESSONS), metavar="[LESSON]")
-def list_(lesson: str | None) -> int:
-    """Every exercise and lab with its state, one line each.
+@click.argument("what", required=False, type=What(), metavar="[ID|LESSON]")
+def list_(what: Exercise | str | None) -> int:
+    """Every exercise and lab with its state, one line each; or those of one lesson.
 
     The state is what the last run found. "changed since it was run": the text is no longer the one
     that was graded.
@@ -237,11 +297,16 @@ def list_(lesson: str | None) -> int:
     \b
     Examples:
       tvm-practice list
-      tvm-practice list manual_schedule
+      tvm-practice list 2
+      tvm-practice list conv1d
     """
     known_so_far = progress.read()
     states = progress.states(known_so_far)
     tell_trouble(known_so_far.trouble)
+    if what == NEXT:
+        what = one_of(what)
+    only = what if isinstance(what, Exercise) else None
+    lesson = only.lesson if only else what
     shown = [one for one in LESSONS if lesson in (None, one)]
     widest = max(len(state) for _, state in states.values())
     for one in shown:
@@ -250,9 +315,12 @@ def list_(lesson: str | None) -> int:
         titles = min(56, width() - names - widest - 6)
         solved = sum(state == progress.SOLVED for _, state in here)
         count = f"{solved} of {len(here)}"
-        heading = cut(f"{lesson_name(one)}  {TITLES[one]}", width() - len(count) - 2)
+        name = called(one)
+        heading = cut(f"{name[0].upper()}{name[1:]}  {TITLES[one]}", width() - len(count) - 2)
         click.echo(styled(f"{heading}  ", bold=True) + count)
         for known, state in here:
+            if only not in (None, known):
+                continue
             kind = " (GPU)" if known.target == GPU else ""
             title = cut(known.title, titles - len(kind)) + kind
             click.echo(
@@ -263,7 +331,7 @@ def list_(lesson: str | None) -> int:
 
 @click.command("progress", short_help=COMMANDS["progress"][1])
 def progress_() -> int:
-    """What is solved, by lesson, and what is next.
+    """What is solved, by lesson, what is next, and what you said to the key questions.
 
     \b
     Example:
@@ -294,9 +362,13 @@ def progress_() -> int:
         )
     total = sum(state == progress.SOLVED for _, state in states.values())
     click.echo(f"\n{total} of {len(states)} exercises solved.")
-    known = following(states)
-    told = f"Next: {where_next(known)}" if known else "Every exercise is solved."
-    click.echo(click.wrap_text(told, width()))
+    for line in progress.told_next(progress.following()).splitlines():
+        click.echo(click.wrap_text(line, width()))
+    if known_so_far.said:
+        click.echo("\nWhat you said to the key questions:")
+    for question, words in known_so_far.said.items():
+        click.echo(styled(click.wrap_text(question, width(), "  ", "  "), bold=True))
+        click.echo(click.wrap_text(words, width(), "    ", "    "))
     return NOTHING_WRONG
 
 
@@ -309,9 +381,10 @@ def _can_show(text: str) -> bool:
 
 
 @click.command("hint", short_help=COMMANDS["hint"][1])
-@THIS_OR_NEXT
+@WHAT_OR_NEXT
+@click.option("--more", is_flag=True, expose_value=False, help="One tier more, as without it.")
 @click.option("--again", is_flag=True, help="The hints that were shown already, and no more.")
-def hint(known: Exercise | None, again: bool) -> int:
+def hint(what: Exercise | str, again: bool) -> int:
     """A hint for an exercise: after a wrong run, first the one for what that run found; then a
     nudge, what to call, nearly the code, one tier more each time it is asked. Without ID: for the
     first exercise that is not solved.
@@ -324,7 +397,7 @@ def hint(known: Exercise | None, again: bool) -> int:
     from tvm_practice.checks import hints_of
     from tvm_practice.common import show
 
-    known = given_or_next(known)
+    known = one_of(what)
     record = progress.read().of(known.id)
     fresh = bool(record.advice) and not record.advised  # the last run found something else
     if again and not (record.hints or record.advised):
@@ -357,9 +430,9 @@ def open_or_refuse(known: Exercise, anyway: bool, command: str) -> None:
 
 
 @click.command("solution", short_help=COMMANDS["solution"][1])
-@EXERCISE
+@WHAT
 @click.option("--anyway", is_flag=True, help="Before it is solved, and with hints left.")
-def solution(known: Exercise, anyway: bool) -> int:
+def solution(what: Exercise | str, anyway: bool) -> int:
     """The reference of an exercise: after it is solved, or after its last hint, or --anyway.
 
     \b
@@ -367,17 +440,19 @@ def solution(known: Exercise, anyway: bool) -> int:
       tvm-practice solution 1.1
       tvm-practice solution 1.1 --anyway
     """
+    known = one_of(what)
     open_or_refuse(known, anyway, "solution")
     from tvm_practice.common import show
 
+    source = answers.reference(known)
     show.heading(f"{known.id}  {known.title}  (reference)")
-    show.code(answers.reference(known), most_lines=200)
+    show.code(source, most_lines=200)
     return NOTHING_WRONG
 
 
 @click.command("reset", short_help=COMMANDS["reset"][1])
-@EXERCISE
-def reset(known: Exercise) -> int:
+@WHAT
+def reset(what: Exercise | str) -> int:
     """Put one exercise back to how it was shipped. What stood there is kept as a file, whose place
     is printed; the rest of the lesson is left as it is.
 
@@ -385,6 +460,10 @@ def reset(known: Exercise) -> int:
     Example:
       tvm-practice reset 1.1
     """
+    if not isinstance(what, Exercise):  # what is taken away is not left to a rule
+        first = exercises_of(LESSONS[0] if what == NEXT else what)[0]
+        raise Refused(f"name the exercise that you mean, such as `{typed(f'reset {first.id}')}`.")
+    known = what
     try:
         backup = answers.reset(known)
     except answers.NotReplaced as error:
@@ -411,6 +490,9 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except BrokenLesson as error:
+        click.echo(f"tvm-practice: {error}", err=True)
+        return COULD_NOT_RUN
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted.", err=True)
         return INTERRUPTED
@@ -424,6 +506,11 @@ def main() -> int:
         click.echo(f"tvm-practice: {error.strerror or error}{named}", err=True)
         return COULD_NOT_RUN
     except Exception as error:  # whatever nobody foresaw is not the learner's mistake
+        from tvm_practice.common.worker import WorkerFailed  # here: most commands need none
+
+        if isinstance(error, WorkerFailed):
+            click.echo(f"tvm-practice: {error}", err=True)
+            return COULD_NOT_RUN
         told = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(told.filename).name}, line {told.lineno}"
         what = f"{type(error).__name__}: {error} ({place})"

@@ -10,16 +10,16 @@ import click
 
 from tvm_practice.commands import (
     COMMANDS,
-    COULD_NOT_RUN,
-    EXERCISE,
+    WHAT,
     Refused,
+    one_of,
     open_or_refuse,
     tell_trouble,
-    typed,
 )
 from tvm_practice.common import answers, progress, show, target, timing
+from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import CPU, LEARNER, REFERENCE, Exercise, exercises_of
-from tvm_practice.common.status import ANSWER_WRONG, NOTHING_WRONG
+from tvm_practice.common.status import ANSWER_WRONG, COULD_NOT_RUN, NOTHING_WRONG
 
 YOURS = "yours"
 MATMUL = {"M": 512, "N": 512, "K": 512}
@@ -65,10 +65,10 @@ def competitor(known: Exercise, whose: str, seed: int) -> timing.Candidate | Non
 
 
 @click.command("diff", short_help=COMMANDS["diff"][1])
-@EXERCISE
+@WHAT
 @click.option("--time", "timed", is_flag=True, help="Time both, in paired rounds.")
 @click.option("--anyway", is_flag=True, help="Before it is solved, and with hints left.")
-def diff(known: Exercise, timed: bool, anyway: bool) -> int:
+def diff(what: Exercise | str, timed: bool, anyway: bool) -> int:
     """Your answer beside the reference: the source, the loop nest that each makes, and with --time
     how long each takes. It opens as `solution` does.
 
@@ -77,6 +77,7 @@ def diff(known: Exercise, timed: bool, anyway: bool) -> int:
       tvm-practice diff 2.1
       tvm-practice diff 2.4 --time
     """
+    known = one_of(what)
     open_or_refuse(known, anyway, "diff")
     text = answers.text_of(known.id)
     if text is None:

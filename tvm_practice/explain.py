@@ -25,6 +25,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -34,6 +35,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from tvm_practice.common import exercise, records, show, stage, target, timing, worker
+from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.refusal import in_plain_words
 from tvm_practice.common.replay import START, NoReplay, Replay, Step, replay
@@ -322,8 +324,10 @@ def _python_file(path: str) -> Path:
 
 def _ladder(given: str, options: Options) -> Ladder:
     if given not in RUNGS:
-        known = given in exercise.catalogue()
-        what = "is no step of phase 2's ladder" if known else "is no exercise"
+        what = "is no exercise"
+        if given in exercise.catalogue():
+            run = f"`{typed(f'run {given}')}` checks it, and shows the loop nests it makes"
+            what = f"is no step of phase 2's ladder for a CPU: {run}"
         raise Refused(
             f"{given} {what}; explain takes {', '.join(RUNGS)}, or any schedule as "
             "FILE.py:FUNCTION, a function without arguments that returns it."
@@ -377,6 +381,7 @@ class Report:
     rest: tuple[str, ...] = ()
     measured: timing.Comparison | None = None
     complete: bool = False
+    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     def as_json(self) -> dict[str, Any]:
         peaks: dict[str, Any] = {}
@@ -394,6 +399,7 @@ class Report:
         }
         return {
             "machine": self.machine,
+            "started": self.started.isoformat(timespec="seconds"),
             "source": self.source,
             "told": self.told,
             "size": self.size,

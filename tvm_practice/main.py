@@ -16,12 +16,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tvm_practice.common import answers, ask, guess, progress, show, target, timing, worker
+from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import (
     CPU,
     GPU,
@@ -31,11 +33,13 @@ from tvm_practice.common.exercise import (
     PHASES,
     REFERENCE,
     TITLES,
+    BrokenLesson,
     exercises_of,
     lesson_file,
     lesson_module,
     lesson_path,
 )
+from tvm_practice.common.own_model import Refused
 from tvm_practice.common.status import (
     ANSWER_WRONG,
     COULD_NOT_RUN,
@@ -58,6 +62,7 @@ class Options:
     seed: int
     size: tuple[int, int, int] | None
     trials: int | None
+    model: str | None = None  # the learner's own, for the lab on deployment
 
     @property
     def kind(self) -> str:
@@ -81,7 +86,7 @@ class Session:
     damaged: bool = False
     pictures: list[Path] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
-    hint: str = "--hint"  # what to type before an exercise's id for a hint
+    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
     trouble: str = ""  # what there is to say about the file that remembers the learner's progress
     _graded: dict[str, Any] = field(default_factory=dict)
 
@@ -159,15 +164,18 @@ class Session:
             if outcome.state != "right":
                 yours = "yours to write" if outcome.state == "todo" else "not right yet"
                 show.line(
-                    f"  {known.place}: {yours} ({self.hint} {exercise_id} helps). The reference "
-                    "stands in.",
+                    f"  {known.place}: {yours} ({typed(f'hint {exercise_id}')} helps). The "
+                    "reference stands in.",
                     "dim",
                 )
         wrong = not self.options.solutions and self.grade(exercise_id, LEARNER).state == "wrong"
+        found = whose == LEARNER or self.options.solutions
+        # The nest is the goal, which the text names too; how to get there is the answer.
+        made = "after" if found else "after: what your schedule is to make of it"
         for before, after in () if wrong else shown.nests:  # beside a wrong one it would drown it
             # Where the program itself is the answer, it is not shown before it is found.
-            if before is not None or whose == LEARNER or self.options.solutions:
-                show.nest(after, before)
+            if before is not None or found:
+                show.nest(after, before, ("before", made))
         return whose
 
     def _tell(self, outcome: Any) -> None:
@@ -180,7 +188,7 @@ class Session:
                 show.nest(after, before, diagnosis=outcome.sentence)
         if printed := outcome.printed.strip():
             show.line("  it printed, at the end (a check calls it at several sizes):", "dim")
-            show.code("\n".join(printed.splitlines()[-12:]), "text")
+            show.code(printed, "text")
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 300) -> Any:
         """Run a function in a worker process and return its result."""
@@ -234,7 +242,13 @@ class Session:
     def save_report(self, machine: dict[str, Any]) -> None:
         """Write what was measured to reports/<lesson>.json, whole or not at all."""
         path = REPORTS / f"{self.lesson}.json"
-        content = {"lesson": self.lesson, "machine": machine, "seed": self.seed, **self.report}
+        content = {
+            "lesson": self.lesson,
+            "started": self.started.isoformat(timespec="seconds"),
+            "machine": machine,
+            "seed": self.seed,
+            **self.report,
+        }
         try:
             _folder(REPORTS)
             unfinished = path.with_suffix(".tmp")
@@ -261,9 +275,8 @@ def _relative(path: Path) -> Path:
 # ------------------------------------------------------------------------------ running the lessons
 
 
-def run_lessons(lessons: Sequence[str], options: Options, hint: str = "--hint") -> int:
-    """Run the lessons in order, then the summary if there are several; return the exit status.
-    hint: what to type before an exercise's id for one."""
+def run_lessons(lessons: Sequence[str], options: Options) -> int:
+    """Run the lessons in order, then the summary if there are several; return the exit status."""
     try:
         target.check_usable(options.target)
     except target.UnusableTarget as error:
@@ -272,7 +285,7 @@ def run_lessons(lessons: Sequence[str], options: Options, hint: str = "--hint") 
     try:
         machine = _introduce(options)
         for lesson in lessons:
-            session = Session(lesson, options, hint=hint)
+            session = Session(lesson, options)
             sessions.append(session)
             kind = f"Phase {PHASES.index(lesson) + 1}" if lesson in PHASES else "Lab"
             show.title(f"{kind}  {TITLES[lesson]}", lesson_file(lesson))
@@ -290,7 +303,7 @@ def run_lessons(lessons: Sequence[str], options: Options, hint: str = "--hint") 
     except KeyboardInterrupt:
         show.line("\nInterrupted.")
         return INTERRUPTED
-    except (target.UnusableTarget, UnusableSize) as error:
+    except (target.UnusableTarget, UnusableSize, BrokenLesson, Refused) as error:
         return _refuse(str(error))
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
@@ -409,7 +422,7 @@ def _summary(sessions: Sequence[Session]) -> None:
         )
     run = {session.lesson for session in sessions}
     rows += [
-        (f"lab {lab}", "-", f"python -m {lesson_module(lab)}")
+        (f"lab {lab}", "-", typed(f"run {lab}"))
         for lab in LABS
         if lab not in run and lesson_path(lab).exists()
     ]
@@ -420,19 +433,8 @@ def _summary(sessions: Sequence[Session]) -> None:
     if sessions[0].options.solutions:
         return
     outcomes = [outcome for session in sessions for outcome in session.outcomes]
-    wrong = next((outcome for outcome in outcomes if outcome.state == "wrong"), None)
-    todo = next((outcome for outcome in outcomes if outcome.state == "todo"), None)
-    if (following := wrong or todo) is None:
-        show.line("Every exercise is solved.", "bold green")
-        return
-    lesson = next(session.lesson for session in sessions if following in session.outcomes)
-    known = next(known for known in exercises_of(lesson) if known.id == following.id)
-    verb = "correct" if following is wrong else "write"
-    show.line(
-        f"Next: {verb} exercise {known.id}, {known.title}, at {known.place}, "
-        f"then run  python -m {lesson_module(lesson)}",
-        "bold",
-    )
+    right = [outcome.id for outcome in outcomes if outcome.state == "right"]
+    show.line(progress.told_next(progress.following(right=right)), "bold")
 
 
 def _refuse(sentence: str) -> int:
@@ -467,6 +469,9 @@ RUN_OPTIONS = (
         envvar=target.TARGET_VARIABLE,
         show_envvar=True,
         metavar="|".join(target.TARGETS),
+        shell_complete=lambda ctx, param, begun: [
+            one for one in target.TARGETS if one.startswith(begun)
+        ],
         help="What code is generated for.",
     ),
     click.option("--quick", is_flag=True, help="Smaller sizes, fewer rounds, 64 trials."),
@@ -491,6 +496,18 @@ _HINTS = (
 
 
 _LABS = click.option("--labs", is_flag=True, help="The labs too, after the phases.")
+
+
+# What only one lesson takes.
+_OF_LESSON = {
+    "deploy": (
+        click.option(
+            "--model",
+            metavar="FILE:FUNCTION",
+            help="Your own PyTorch model: a function that returns it and example inputs.",
+        ),
+    )
+}
 
 
 def _run(
@@ -547,7 +564,12 @@ def run_lesson_from_command_line(lesson: str) -> int:
 
         return _status_of(tune_command)
     return _status_of(
-        _command(f"python -m {lesson_module(lesson)}", f"{TITLES[lesson]}.", (lesson,))
+        _command(
+            f"python -m {lesson_module(lesson)}",
+            f"{TITLES[lesson]}.",
+            (lesson,),
+            _OF_LESSON.get(lesson, ()),
+        )
     )
 
 

@@ -197,7 +197,7 @@ class Reader(ast.NodeVisitor):
         name = self._resolved(node.func) or ""
         if name.rpartition(".")[2] in ("PassContext", "build_config"):
             self._settings(node)
-        if name:
+        if re.match(r"tvm\.|topi\.|=", name):
             for word in node.keywords:
                 if row := find(Spelling(f"{KEYWORD}.{word.arg}")):
                     self._add(word.value, f"{word.arg}=", row)
@@ -258,6 +258,8 @@ class Reader(ast.NodeVisitor):
 
     def _distinct(self, node: ast.expr) -> str | None:
         """The same for an object that nobody knows, by its method."""
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
+            node = node.value  # C.op.axis[0]
         if not isinstance(node, ast.Attribute) or not self.uses_tvm:
             return None
         inner = node
@@ -267,7 +269,7 @@ class Reader(ast.NodeVisitor):
             names.append(inner.attr)
         base = inner.value
         if names[-1] == "op" and len(names) > 1 and names[-2] in ("axis", "reduce_axis"):
-            return f"=C.op.{names[-2]}"
+            return "=s[C].op.axis"  # of a tensor, as s[C].tile(C.op.axis[0], ...) has it
         if isinstance(base, ast.Subscript) and isinstance(base.value, ast.Name):
             named = base.value.id in SCHEDULES
             unknown = self.known.get(base.value.id) is None
@@ -526,12 +528,15 @@ def _show(file: Path, found: list[Found], why: str) -> None:
     table.add_column("line", justify="right")
     for name, share in (("in the script", 3), ("today", 3), ("write", 5)):
         table.add_column(name, overflow="fold", ratio=share)
+    told: list[Row | None] = []  # a remark is made once
     for one in found:
         written = Text("\n".join(one.lines))
-        if one.row and one.row.remark and not one.text.startswith(('"', 'f"')):
-            written.append(("\n" if one.lines else "") + one.row.remark, style="dim")
+        remark = one.row.remark if one.row and one.row not in told else ""
+        if remark and not one.text.endswith('"'):  # of a target string, the line says it all
+            written.append(("\n" if one.lines else "") + remark, style="dim")
         elif one.row is None:
             written.append("the table has no successor for it", style="dim")
+        told.append(one.row)
         table.add_row(str(one.number), Text(one.text), Text(_today(one)), written)
     show.console.print(table)
     rows = len({one.number for one in found})

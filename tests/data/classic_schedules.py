@@ -15,7 +15,7 @@ B = te.placeholder((n,), name="B")
 C = te.compute(A.shape, lambda i: A[i] + B[i], name="C")
 
 s = te.create_schedule(C.op)  #: te.create_schedule
-outer, inner = s[C].split(C.op.axis[0], factor=64)  #: s[C].split
+outer, inner = s[C].split(C.op.axis[0], factor=64)  #: s[C].split, C.op.axis[0]
 s[C].parallel(outer)  #: s[C].parallel
 s[C].vectorize(inner)  #: s[C].vectorize
 print(tvm.lower(s, [A, B, C], simple_mode=True))  #: tvm.lower
@@ -48,7 +48,7 @@ C = te.compute(
 )
 s = te.create_schedule(C.op)  #: te.create_schedule
 CC = s.cache_write(C, "global")  #: s.cache_write
-mo, no, mi, ni = s[C].tile(C.op.axis[0], C.op.axis[1], 32, 32)  #: s[C].tile
+mo, no, mi, ni = s[C].tile(C.op.axis[0], C.op.axis[1], 32, 32)  #: s[C].tile, C.op.axis[0]
 s[CC].compute_at(s[C], no)  #: s[CC].compute_at
 mc, nc = s[CC].op.axis  #: s[CC].op.axis
 (kaxis,) = s[CC].op.reduce_axis  #: s[CC].op.reduce_axis

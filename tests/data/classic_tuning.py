@@ -30,7 +30,7 @@ def matmul(N, L, M, dtype):
 
 
 task = autotvm.task.create("tutorial/matmul", args=(512, 512, 512, "float32"), target="llvm")  #: autotvm.task.create
-measure_option = autotvm.measure_option(builder="local", runner=autotvm.LocalRunner(number=5))  #: autotvm.measure_option
+measure_option = autotvm.measure_option(builder="local", runner=autotvm.LocalRunner(number=5))  #: autotvm.measure_option, autotvm.LocalRunner
 tuner = XGBTuner(task)  #: XGBTuner
 tuner.tune(  #: tuner.tune
     n_trial=10,

@@ -27,7 +27,7 @@ def extend_by_two_factors(highest, total, score):
     return [new, term + shrink * total]
 
 
-@wrong("attention.1", "The old total is kept as it is")
+@wrong("attention.1", "The old total is kept as it is", hint="Follow two scores by hand")
 def extend_without_correcting(highest, total, score):
     new = T.max(highest, score)
     return new, total + T.exp(score - new)
@@ -39,7 +39,7 @@ def extend_with_one_for_each_score(highest, total, score):
     return new, total * T.exp(highest - new) + 1
 
 
-@wrong("attention.1", "an exp overflows")
+@wrong("attention.1", "an exp overflows", hint="Every exponent must be 0")
 def extend_upside_down(highest, total, score):
     new = T.max(highest, score)
     return new, total * T.exp(new - highest) + T.exp(score - new)
@@ -116,12 +116,12 @@ def fetch_in_two_splits(sch, threads):
         sch.bind(x, "threadIdx.x")
 
 
-@wrong("attention.2", "the loop nest is what it was before")
+@wrong("attention.2", "the loop nest is what it was before", hint="Which object do your primitives")
 def fetch_nothing(sch, threads):
     sch.get_sblock("Q_load")
 
 
-@wrong("attention.2", "transform_layout turns it round")
+@wrong("attention.2", "transform_layout turns it round", hint="Three copies, each shared")
 def fetch_without_turning_k(sch, threads):
     fetch_but(sch, threads, turn=False)
 
@@ -209,7 +209,7 @@ def product_with_an_unrolled_start(sch, name, threads, deep):
     sch.unroll(j)
 
 
-@wrong("attention.3", "the loop nest is what it was before")
+@wrong("attention.3", "the loop nest is what it was before", hint="Which object do your primitives")
 def product_of_nothing(sch, name, threads, deep):
     sch.get_sblock(name)
 
@@ -219,7 +219,7 @@ def product_that_asks_every_time(sch, name, threads, deep):
     product_but(sch, name, threads, deep, start=None)
 
 
-@wrong("attention.3", "reads K_shared itself")
+@wrong("attention.3", "reads K_shared itself", hint="For one ki a thread needs")
 def product_without_a_copy(sch, name, threads, deep):
     product_but(sch, name, threads, deep, copied=False)
 
@@ -244,7 +244,7 @@ def product_with_a_rolled_loop(sch, name, threads, deep):
     product_but(sch, name, threads, deep, unroll=("ki", "yi"))
 
 
-@wrong("attention.3", "threads along y and")
+@wrong("attention.3", "threads along y and", hint="Each thread has rows along")
 def product_along_x_only(sch, name, threads, deep):
     product_but(sch, name, threads, deep, bind=("x",))
 
@@ -279,12 +279,12 @@ def own_rows_by_names(sch, name, threads):
     sch.unroll(own)
 
 
-@wrong("attention.4", "the loop nest is what it was before")
+@wrong("attention.4", "the loop nest is what it was before", hint="Which object do your primitives")
 def own_rows_of_nothing(sch, name, threads):
     sch.get_sblock(name)
 
 
-@wrong("attention.4", "in registers that no other can read")
+@wrong("attention.4", "in registers that no other can read", hint="A row belongs to the threads")
 def own_rows_along_both_axes(sch, name, threads):
     y, x = sch.split(rows_of(sch, name), [threads[0], None])
     sch.bind(y, "threadIdx.y")

@@ -56,12 +56,12 @@ def task_of_a_schedule_without_schedule(M, N, K, target, space, strategy, seed):
     return stated(mod["main"], target, space, strategy, seed)
 
 
-@wrong("5.1", "returned a IRModule")
+@wrong("5.1", "returned a IRModule", hint="vector_add_task above passes")
 def task_is_only_a_module(M, N, K, target, space, strategy, seed):
     return ir.IRModule({"main": te.create_prim_func(list(declared(M, N, K)))})
 
 
-@wrong("5.1", "takes arguments of shapes")
+@wrong("5.1", "takes arguments of shapes", hint="te.create_prim_func takes the")
 def task_with_b_transposed(M, N, K, target, space, strategy, seed):
     A = te.placeholder((M, K), name="A")
     B = te.placeholder((N, K), name="B")
@@ -76,7 +76,7 @@ def task_with_output_first(M, N, K, target, space, strategy, seed):
     return stated(te.create_prim_func([C, A, B]), target, space, strategy, seed)
 
 
-@wrong("5.1", "scheduled already")
+@wrong("5.1", "scheduled already", hint="The program is the one of")
 def task_scheduled_already(M, N, K, target, space, strategy, seed):
     sch = Schedule(te.create_prim_func(list(declared(M, N, K))))
     i, j, k = sch.get_loops(sch.get_sblock("C"))
@@ -208,12 +208,12 @@ def space_with_b_copied_for_each_task(sch):
     sch.decompose_reduction(block, k0)
 
 
-@wrong("5.2", "the loop nest is what it was before")
+@wrong("5.2", "the loop nest is what it was before", hint="Which object do your primitives")
 def space_of_nothing(sch):
     sch.get_loops(sch.get_sblock("C"))
 
 
-@wrong("5.2", "Nothing is left open")
+@wrong("5.2", "Nothing is left open", hint="A search can only choose")
 def space_picked_by_python(sch):
     factors = [
         lambda _: [None, 2, random.choice([2, 4, 8])],
@@ -262,7 +262,7 @@ def space_of_lists_only(sch):
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "without preserve_unit_loops=True")
+@wrong("5.2", "without preserve_unit_loops=True", hint="A candidate may have a tile")
 def space_that_drops_unit_loops(sch):
     block, loops = sampled_tiles(sch)
     copy_out(sch, block, loops[3], keep=False)
@@ -270,7 +270,7 @@ def space_that_drops_unit_loops(sch):
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "every candidate would run on one thread")
+@wrong("5.2", "every candidate would run on one thread", hint="Threads are started wherever")
 def space_on_one_thread(sch):
     block, loops = sampled_tiles(sch)
     copy_out(sch, block, loops[3])
@@ -287,21 +287,21 @@ def space_with_inner_threads(sch):
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "by a test inside the innermost loops")
+@wrong("5.2", "by a test inside the innermost loops", hint="Each sum starts at 0 once")
 def space_not_decomposed(sch):
     block, loops = sampled_tiles(sch)
     copy_out(sch, block, loops[3])
     kinds(sch, loops)
 
 
-@wrong("5.2", "in memory for every k")
+@wrong("5.2", "in memory for every k", hint="A tile lies in registers")
 def space_without_registers(sch):
     block, loops = sampled_tiles(sch)
     kinds(sch, loops)
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "not vectorized")
+@wrong("5.2", "not vectorized", hint="Go through the loops of the")
 def space_without_vectors(sch):
     block, loops = sampled_tiles(sch)
     copy_out(sch, block, loops[3])
@@ -317,7 +317,7 @@ def space_with_rows_not_unrolled(sch):
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "nothing was gained by cutting it")
+@wrong("5.2", "nothing was gained by cutting it", hint="What is to become of the")
 def space_with_k_cut_for_nothing(sch):
     block, loops = sampled_tiles(sch)
     copy_out(sch, block, loops[3])
@@ -341,7 +341,7 @@ def space_that_copies_out_late(sch):
     sch.decompose_reduction(block, loops[4])
 
 
-@wrong("5.2", "compiling it takes minutes")
+@wrong("5.2", "compiling it takes minutes", hint="What is unrolled is written")
 def space_without_bounds(sch):
     block, loops = sampled_tiles(sch, 512, 512, 512)
     copy_out(sch, block, loops[3])
@@ -421,7 +421,7 @@ def early_model(batch):
     return ms.cost_model.XGBModel(num_warmup_samples=batch, num_tuning_cores=1)
 
 
-@wrong("5.3", "was guided by a RandomModel")
+@wrong("5.3", "was guided by a RandomModel", hint="Which model guides the search")
 def tune_at_random(task, database, measure, trials, batch):
     left = trials - len(database)
     return searched(
@@ -441,13 +441,13 @@ def tune_with_the_default_warm_up(task, database, measure, trials, batch):
     return searched(task, database, measure, trials - len(database), batch, model)
 
 
-@wrong("5.3", "but not the 5 of the earlier one")
+@wrong("5.3", "but not the 5 of the earlier one", hint="The database may hold records")
 def tune_from_scratch_each_time(task, database, measure, trials, batch):
     left = trials - len(database)
     return searched(task, database, measure, left, batch, early_model(batch), shown=False)
 
 
-@wrong("5.3", "were left to measure")
+@wrong("5.3", "were left to measure", hint="Count what the database holds")
 def tune_without_counting_what_is_there(task, database, measure, trials, batch):
     return searched(task, database, measure, trials, batch, early_model(batch))
 
@@ -458,7 +458,7 @@ def tune_in_one_batch(task, database, measure, trials, batch):
     return searched(task, database, measure, left, trials, early_model(batch))
 
 
-@wrong("5.3", "did not end the search")
+@wrong("5.3", "did not end the search", hint="tune_blindly above opens")
 def tune_left_open(task, database, measure, trials, batch):
     model = early_model(batch)
     learn_from_records(model, task, database)
@@ -470,7 +470,7 @@ def tune_left_open(task, database, measure, trials, batch):
     return model
 
 
-@wrong("5.3", "returned None; expected the model")
+@wrong("5.3", "returned None; expected the model", hint="Who calls this asks the model")
 def tune_returning_nothing(task, database, measure, trials, batch):
     searched(task, database, measure, trials - len(database), batch, early_model(batch))
 
@@ -527,7 +527,7 @@ def best_by_own_comparison(database, module):
     return replay(min(records, key=mean)) if records else None
 
 
-@wrong("5.4", "expected a Schedule. `replay` makes one")
+@wrong("5.4", "expected a Schedule. `replay` makes one", hint="A record holds what was decided")
 def best_record_only(database, module):
     records = of_this_program(database, module)
     return min(records, key=mean) if records else None
@@ -538,7 +538,7 @@ def best_without_its_trace(database, module):
     return Schedule(module)
 
 
-@wrong("5.4", "the slowest record")
+@wrong("5.4", "the slowest record", hint="Records are compared by what")
 def best_is_slowest(database, module):
     records = of_this_program(database, module)
     return replay(max(records, key=mean)) if records else None
@@ -557,13 +557,13 @@ def best_is_luckiest(database, module):
     return replay(min(records, key=lambda one: min(map(float, one.run_secs)))) if records else None
 
 
-@wrong("5.4", "another program's record")
+@wrong("5.4", "another program's record", hint="A database may hold records")
 def best_of_all_programs(database, module):
     records = database.get_all_tuning_records()
     return replay(min(records, key=mean)) if records else None
 
 
-@wrong("5.4", "was empty, and best_schedule failed")
+@wrong("5.4", "was empty, and best_schedule failed", hint="What is there to return when")
 def best_of_nothing(database, module):
     return replay(database.get_top_k(database.commit_workload(module), 1)[0])
 

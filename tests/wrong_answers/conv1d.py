@@ -53,7 +53,7 @@ def over_taps_from_the_last_to_the_first(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "it should run over the")
+@wrong("conv1d.1", "it should run over the", hint="Write out C[0] and the last")
 def over_all_samples(M, N):
     D, W = placeholders(M, N)
     m = te.reduce_axis((0, M), name="m")
@@ -65,7 +65,7 @@ def over_all_samples(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "That is the correlation")
+@wrong("conv1d.1", "That is the correlation", hint="In a convolution the two")
 def correlate(M, N):
     return over_taps_but(M, N, sample=lambda i, k: i + k - (N - 1))
 
@@ -75,7 +75,7 @@ def over_taps_without_the_upper_test(M, N):
     return over_taps_but(M, N, test=lambda s: s >= 0)
 
 
-@wrong("conv1d.1", "tirx.Select computes both")
+@wrong("conv1d.1", "tirx.Select computes both", hint="A test must stand around")
 def over_taps_by_select(M, N):
     D, W = placeholders(M, N)
     k = te.reduce_axis((0, N), name="k")
@@ -110,7 +110,7 @@ def over_taps_where(M, N):
     return [D, W, te.compute((M + N - 1,), rule, name="C")]
 
 
-@wrong("conv1d.1", "'same'")
+@wrong("conv1d.1", "'same'", hint="How many places has the filter")
 def as_many_results_as_samples(M, N):
     return over_taps_but(M, N, length=M)
 
@@ -176,12 +176,12 @@ def padded_by_two_conditions(M, N, length):
     return [D, W, te.compute((M + N - 1,), lambda i: T[i], name="C")]
 
 
-@wrong("conv1d.2", "That is the correlation")
+@wrong("conv1d.2", "That is the correlation", hint="In a convolution the two")
 def padded_correlation(M, N, length):
     return padded_but(M, N, length, read=lambda i, k: i + k)
 
 
-@wrong("conv1d.2", "is a shift by N - 1 taken as N?")
+@wrong("conv1d.2", "is a shift by N - 1 taken as N?", hint="Take N = 3 and two samples")
 def padded_by_one_too_many(M, N, length):
     return padded_but(M, N, length, before=N)
 
@@ -201,7 +201,7 @@ def padded_under_other_names(M, N, length):
     return padded_but(M, N, length, names=("P", "sums", "C"))
 
 
-@wrong("conv1d.2", "tirx.Select computes both")
+@wrong("conv1d.2", "tirx.Select computes both", hint="The test belongs where the")
 def padded_by_select(M, N, length):
     D, W = placeholders(M, N)
 
@@ -272,12 +272,12 @@ def vectorize_before_reordering(sch, vectors, lanes):
     sch.reorder(k, iv, lane)
 
 
-@wrong("conv1d.3", "the loop nest is what it was before")
+@wrong("conv1d.3", "the loop nest is what it was before", hint="Which object do your primitives")
 def vectorize_nothing(sch, vectors, lanes):
     loops(sch)
 
 
-@wrong("conv1d.3", "none is vectorized")
+@wrong("conv1d.3", "none is vectorized", hint="The lanes of a vector are")
 def vectorize_without_vectorizing(sch, vectors, lanes):
     i, k = loops(sch)
     io, iv, lane = sch.split(i, [None, vectors, lanes])
@@ -292,7 +292,7 @@ def vectorize_the_vectors(sch, vectors, lanes):
     sch.vectorize(iv)
 
 
-@wrong("conv1d.3", "expected io, k, iv, lane")
+@wrong("conv1d.3", "expected io, k, iv, lane", hint="Say of each loop what it")
 def vectorize_without_a_tile(sch, vectors, lanes):
     i, k = loops(sch)
     io, lane = sch.split(i, [None, lanes])
@@ -390,7 +390,7 @@ def registers_in_memory(sch):
     registers_but(sch, scope="global")
 
 
-@wrong("conv1d.4", "after all the loops")
+@wrong("conv1d.4", "after all the loops", hint="A tile may leave the registers")
 def registers_with_the_copy_left_behind(sch):
     registers_but(sch, at=None)
 
@@ -400,7 +400,7 @@ def registers_with_the_copy_in_k(sch):
     registers_but(sch, at=lambda io, k: k)
 
 
-@wrong("conv1d.4", "has a single loop over")
+@wrong("conv1d.4", "has a single loop over", hint="The sums and their copy have")
 def registers_with_the_copy_unsplit(sch):
     registers_but(sch, kinds=None)
 
@@ -420,7 +420,7 @@ def registers_without_unroll(sch):
     registers_but(sch, unroll=False)
 
 
-@wrong("conv1d.4", "still tested for every tap")
+@wrong("conv1d.4", "still tested for every tap", hint="decompose_reduction takes the")
 def registers_without_decompose(sch):
     registers_but(sch, zero=None)
 
@@ -460,7 +460,7 @@ def reuse_with_the_vectors_outside_of_the_taps(sch, taps, lanes):
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "stands outside of")
+@wrong("conv1d.5", "stands outside of", hint="Write down which sample result")
 def reuse_with_the_vectors_outside_of_the_residues(sch, taps, lanes):
     *_, k, iv, lane = sch.get_loops(sch.get_sblock("T_update"))
     _, tap, residue = sch.split(k, [None, taps, lanes])
@@ -468,7 +468,7 @@ def reuse_with_the_vectors_outside_of_the_residues(sch, taps, lanes):
     sch.unroll(tap)
 
 
-@wrong("conv1d.5", "the loop nest is what it was before")
+@wrong("conv1d.5", "the loop nest is what it was before", hint="Which object do your primitives")
 def reuse_nothing(sch, taps, lanes):
     k_of(sch)
 
@@ -527,7 +527,7 @@ def bind_threads_with_k_split(sch, count):
     sch.split(k, [None, 2])
 
 
-@wrong("conv1d.6", "and none is bound")
+@wrong("conv1d.6", "and none is bound", hint="A kernel has blocks, and")
 def bind_no_threads(sch, count):
     bind_as(sch, [None, count], (None, None))
 
@@ -537,7 +537,9 @@ def bind_blocks_alone(sch, count):
     bind_as(sch, [None, count], ("blockIdx.x", None))
 
 
-@wrong("conv1d.6", "Neighbouring threads take results that lie")
+@wrong(
+    "conv1d.6", "Neighbouring threads take results that lie", hint="Read the split from the outside"
+)
 def bind_threads_to_the_outer_loop(sch, count):
     bind_as(sch, [count, None], ("threadIdx.x", "blockIdx.x"))
 
@@ -589,12 +591,16 @@ def bind_virtual_from_the_inside(sch, each, count):
     sch.bind(virtual, "vthread.x")
 
 
-@wrong("conv1d.7", "no loop is bound to vthread.x")
+@wrong("conv1d.7", "no loop is bound to vthread.x", hint="Three parts of one loop")
 def bind_virtual_as_a_loop(sch, each, count):
     bind_as(sch, [None, each, count], ("blockIdx.x", None, "threadIdx.x"), "T")
 
 
-@wrong("conv1d.7", "Neighbouring threads take results that lie 2 apart")
+@wrong(
+    "conv1d.7",
+    "Neighbouring threads take results that lie 2 apart",
+    hint="Read the split from the outside",
+)
 def bind_virtual_to_neighbours(sch, each, count):
     bind_as(sch, [None, count, each], ("blockIdx.x", "threadIdx.x", "vthread.x"), "T")
 
@@ -656,7 +662,7 @@ def place_by_name(sch, count):
     place_but(sch, count)
 
 
-@wrong("conv1d.8", "P is in global memory; expected shared")
+@wrong("conv1d.8", "P is in global memory; expected shared", hint="What all threads of a block")
 def place_p_in_global_memory(sch, count):
     place_but(sch, count, shared=False)
 
@@ -671,7 +677,7 @@ def place_t_in_global_memory(sch, count):
     place_but(sch, count, local=False)
 
 
-@wrong("conv1d.8", 'no loop of the block "C" is bound')
+@wrong("conv1d.8", 'no loop of the block "C" is bound', hint="Each stage of the kernel")
 def place_without_the_result(sch, count):
     place_but(sch, count, store=None)
 
@@ -681,7 +687,7 @@ def place_without_sharing_out(sch, count):
     place_but(sch, count, fetched=False)
 
 
-@wrong("conv1d.8", "P is written inside of k")
+@wrong("conv1d.8", "P is written inside of k", hint="How often is the loop entered")
 def place_p_for_every_tap(sch, count):
     place_but(sch, count, at=(3, 0))
 

@@ -35,7 +35,11 @@ def pool_halves_first(features):
     return np.hstack([largest, total])
 
 
-@wrong("cost_model.1", "returned one number for each feature (the largest values)")
+@wrong(
+    "cost_model.1",
+    "returned one number for each feature (the largest values)",
+    hint="Take two stores with three",
+)
 def pool_only_the_largest(features):
     return np.stack([stores.max(axis=0) for stores in features])
 
@@ -70,14 +74,34 @@ def pool_stacked_rows(features):
     return np.stack([np.stack([stores.max(axis=0), stores.sum(axis=0)]) for stores in features])
 
 
-@wrong("cost_model.1", "returned a list")
+@wrong("cost_model.1", "returned a list", hint="Each entry of `features`")
 def pool_a_list(features):
     return [np.concatenate([stores.max(axis=0), stores.sum(axis=0)]) for stores in features]
 
 
-@wrong("cost_model.1", "all input arrays must have the same shape")
+@wrong("cost_model.1", "rows of different shapes cannot be stacked to one array. `features` is a")
 def pool_flattened(features):
     return np.stack([stores.ravel() for stores in features])
+
+
+@wrong("cost_model.1", "rows of different lengths do not make one array")
+def pool_an_array_of_all(features):
+    return np.array(features).max(axis=1)
+
+
+@wrong("cost_model.1", "with axis=0 they have one for each column")
+def pool_single_numbers(features):
+    return np.stack([np.concatenate([stores.max(), stores.sum()]) for stores in features])
+
+
+@wrong("cost_model.1", "concatenate takes one list of arrays")
+def pool_two_arguments(features):
+    return np.stack([np.concatenate(one.max(axis=0), one.sum(axis=0)) for one in features])
+
+
+@wrong("cost_model.1", "'list' object has no attribute 'max'. `features` is a list")
+def pool_the_list(features):
+    return np.concatenate([features.max(axis=0), features.sum(axis=0)])
 
 
 # ------------------------------------------------------------------------ cost_model.2 train_ranker
@@ -113,17 +137,21 @@ def ranker_tree_by_tree(features, seconds, seed):
     return model
 
 
-@wrong("cost_model.2", "ranks the slowest candidates highest")
+@wrong("cost_model.2", "ranks the slowest candidates highest", hint="A ranker puts the highest")
 def ranker_of_seconds(features, seconds, seed):
     return trained(features, seconds, seed, [len(seconds)])
 
 
-@wrong("cost_model.2", "The objective of the model is reg:squarederror")
+@wrong(
+    "cost_model.2",
+    "The objective of the model is reg:squarederror",
+    hint="Compare what you pass to",
+)
 def ranker_that_is_a_regression(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, None, "reg:squarederror")
 
 
-@wrong("cost_model.2", "gives all candidates the same score")
+@wrong("cost_model.2", "gives all candidates the same score", hint="A ranker compares only what")
 def ranker_with_a_group_for_each_row(features, seconds, seed):
     return trained(features, seconds.min() / seconds, seed, [1] * len(seconds))
 
@@ -196,7 +224,11 @@ def anneal_that_returns_a_list(candidates, scores, predict, temperature, rng):
     return list(accepted_where(accepted, proposed, new_scores, candidates, scores))
 
 
-@wrong("cost_model.3", "never takes a step that makes the score worse")
+@wrong(
+    "cost_model.3",
+    "never takes a step that makes the score worse",
+    hint="Put numbers in: a step that",
+)
 def anneal_that_climbs(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     new_scores = predict(proposed)
@@ -241,7 +273,7 @@ def anneal_above_the_draw(candidates, scores, predict, temperature, rng):
     return accepted_where(accepted, proposed, new_scores, candidates, scores)
 
 
-@wrong("cost_model.3", "they share one draw")
+@wrong("cost_model.3", "they share one draw", hint="Draws come from the generator")
 def anneal_with_one_draw(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     new_scores = predict(proposed)
@@ -249,7 +281,7 @@ def anneal_with_one_draw(candidates, scores, predict, temperature, rng):
     return accepted_where(accepted, proposed, new_scores, candidates, scores)
 
 
-@wrong("cost_model.3", "with the scores of the old ones")
+@wrong("cost_model.3", "with the scores of the old ones", hint="Each walker stays or goes")
 def anneal_with_old_scores(candidates, scores, predict, temperature, rng):
     proposed = mutate(candidates, rng)
     change = np.minimum(predict(proposed) - scores, 0)
@@ -354,7 +386,7 @@ def fresh_of(found, scores, measured):
     return [one for one in dict.fromkeys(ranked) if one not in measured]
 
 
-@wrong("cost_model.4", "which was measured before")
+@wrong("cost_model.4", "which was measured before", hint="Two things may not be chosen")
 def batch_with_measured_ones(found, scores, measured, size, epsilon, rng):
     batch = fresh_of(found, scores, set())[: size - round(epsilon * size)]
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
@@ -373,7 +405,7 @@ def batch_of_the_worst(found, scores, measured, size, epsilon, rng):
     return batch + random_batch(measured | set(batch), size - len(batch), rng)
 
 
-@wrong("cost_model.4", "random places are missing")
+@wrong("cost_model.4", "random places are missing", hint="With epsilon 0.25 and a batch")
 def batch_without_random_ones(found, scores, measured, size, epsilon, rng):
     return fresh_of(found, scores, measured)[: size - round(epsilon * size)]
 

@@ -26,14 +26,18 @@ def blocks_with_c_outside(sch):
     sch.bind(c, "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "b to blockIdx.z and c to blockIdx.y is bound")
+@wrong(
+    "depthwise_conv2d.1",
+    "b to blockIdx.z and c to blockIdx.y are bound",
+    hint="Two loops, two axes of blocks",
+)
 def blocks_along_z(sch):
     b, c, *_ = loops_of(sch)
     sch.bind(b, "blockIdx.z")
     sch.bind(c, "blockIdx.y")
 
 
-@wrong("depthwise_conv2d.1", "b to blockIdx.x and c to blockIdx.y is bound")
+@wrong("depthwise_conv2d.1", "b to blockIdx.x and c to blockIdx.y are bound")
 def blocks_the_other_way(sch):
     b, c, *_ = loops_of(sch)
     sch.bind(b, "blockIdx.x")
@@ -48,7 +52,11 @@ def blocks_of_three_channels(sch):
     sch.bind(outer, "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "the loop nest is what it was before")
+@wrong(
+    "depthwise_conv2d.1",
+    "the loop nest is what it was before",
+    hint="Which object do your primitives",
+)
 def blocks_of_nothing(sch):
     loops_of(sch)
 
@@ -70,7 +78,11 @@ def blocks_as_threads(sch):
     sch.bind(c, "threadIdx.x")
 
 
-@wrong("depthwise_conv2d.1", "they would have to be brought together")
+@wrong(
+    "depthwise_conv2d.1",
+    "they would have to be brought together",
+    hint="r and s run over the terms",
+)
 def blocks_with_the_sum_in_threads(sch):
     b, c, _, _, r, _ = loops_of(sch)
     sch.bind(b, "blockIdx.y")
@@ -116,7 +128,7 @@ def fused_blocks_channels_first(sch):
     sch.bind(sch.fuse(c, b, h), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "but the fused one is not bound")
+@wrong("depthwise_conv2d.2", "but the fused one is not bound", hint="The grid should have one")
 def fused_blocks_unbound(sch):
     sch.fuse(*loops_of(sch)[:3])
 
@@ -144,7 +156,7 @@ def fused_blocks_of_half_of_h(sch):
     sch.bind(sch.fuse(b, c, outer), "blockIdx.x")
 
 
-@wrong("depthwise_conv2d.2", "65,535 at most")
+@wrong("depthwise_conv2d.2", "65,535 at most", hint="Which of the three axes of")
 def fused_blocks_along_y(sch):
     sch.bind(sch.fuse(*loops_of(sch)[:3]), "blockIdx.y")
 
@@ -195,12 +207,12 @@ def threads_with_the_tiles_inside(sch, rows, columns):
         sch.bind(loop, axis)
 
 
-@wrong("depthwise_conv2d.3", "of which 4 are wanted")
+@wrong("depthwise_conv2d.3", "of which 4 are wanted", hint="Read the split from the outside")
 def threads_with_x_along_h(sch, rows, columns):
     threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.y"))
 
 
-@wrong("depthwise_conv2d.3", "none is bound to threadIdx.y")
+@wrong("depthwise_conv2d.3", "none is bound to threadIdx.y", hint="A tile has rows and columns")
 def threads_in_one_dimension(sch, rows, columns):
     threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", None, "threadIdx.x"))
 
@@ -230,7 +242,42 @@ def threads_of_every_image(sch, rows, columns):
     threads_but(sch, rows, columns, (None, "blockIdx.x", "threadIdx.y", "threadIdx.x"))
 
 
-@wrong("depthwise_conv2d.3", "from the outer extent to the inner")
+@wrong("depthwise_conv2d.3", "a thread does the tiles of its image one after the other")
+def threads_and_blocks_of_rows_of_tiles(sch, rows, columns):
+    b, c, h, w, _, _ = loops_of(sch)
+    ho, ty = sch.split(h, [None, rows])
+    wo, tx = sch.split(w, [None, columns])
+    sch.reorder(ho, wo, ty, tx)
+    for loop, axis in zip((b, c, ty, tx, ho), (*AXES, "blockIdx.z"), strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("depthwise_conv2d.3", "is bound to threadIdx.z")
+def threads_of_all_rows_of_tiles(sch, rows, columns):
+    b, c, h, w, _, _ = loops_of(sch)
+    ho, ty = sch.split(h, [None, rows])
+    wo, tx = sch.split(w, [None, columns])
+    sch.reorder(ho, wo, ty, tx)
+    for loop, axis in zip((b, c, ty, tx, ho), (*AXES, "threadIdx.z"), strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("depthwise_conv2d.3", "The list of sch.split goes from the outer extent to the inner")
+def threads_split_from_the_inside(sch, rows, columns):
+    b, c, h, w, _, _ = loops_of(sch)
+    ho, ty = sch.split(h, [rows, None])
+    wo, tx = sch.split(w, [columns, None])
+    sch.reorder(ho, wo, ty, tx)
+    for loop, axis in zip((b, c, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("depthwise_conv2d.3", 'there is no thread axis "threads.y". The six are "blockIdx.x"')
+def threads_of_an_axis_of_another_name(sch, rows, columns):
+    threads_but(sch, rows, columns, ("blockIdx.y", "blockIdx.x", "threads.y", "threads.x"))
+
+
+@wrong("depthwise_conv2d.3", "is the outer part of h: it counts tiles")
 def threads_by_the_number_of_tiles(sch, rows, columns):
     b, c, h, w, _, _ = loops_of(sch)
     ty, ho = sch.split(h, [None, rows])
@@ -273,7 +320,9 @@ def outer_fusion_with_the_columns_outside(sch, rows, columns):
     bind_tile(sch, ty, tx)
 
 
-@wrong("depthwise_conv2d.4", "which do h_0, w_0 one after the other")
+@wrong(
+    "depthwise_conv2d.4", "which do h_0, w_0 one after the other", hint="Everything that tells one"
+)
 def outer_fusion_of_images(sch, rows, columns):
     b, c, _, _, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c), "blockIdx.x")
@@ -296,7 +345,7 @@ def outer_fusion_in_three_axes(sch, rows, columns):
     bind_tile(sch, ty, tx)
 
 
-@wrong("depthwise_conv2d.4", "of which 4 are wanted")
+@wrong("depthwise_conv2d.4", "of which 4 are wanted", hint="The inner parts of both splits")
 def outer_fusion_with_x_along_h(sch, rows, columns):
     b, c, ho, wo, ty, tx = tiled(sch, rows, columns)
     sch.bind(sch.fuse(b, c, ho, wo), "blockIdx.x")
@@ -356,7 +405,7 @@ def share_by_rows_and_columns(sch):
     sch.bind(x, "threadIdx.x")
 
 
-@wrong("depthwise_conv2d.5", "is gone, inlined into the sum")
+@wrong("depthwise_conv2d.5", "is gone, inlined into the sum", hint="One block needs one tile")
 def share_inlined(sch):
     sch.compute_inline(sch.get_sblock("P"))
 
@@ -366,7 +415,7 @@ def share_everything(sch):
     sch.set_scope(sch.get_sblock("P"), 0, "shared")
 
 
-@wrong("depthwise_conv2d.5", "It is as far away as X was")
+@wrong("depthwise_conv2d.5", "It is as far away as X was", hint="All threads of a block read")
 def share_in_global_memory(sch):
     share_but(sch, scope=None)
 
@@ -381,7 +430,11 @@ def share_for_every_row_of_the_filter(sch):
     share_but(sch, at=3)
 
 
-@wrong("depthwise_conv2d.5", "copies the same elements as all the others do")
+@wrong(
+    "depthwise_conv2d.5",
+    "copies the same elements as all the others do",
+    hint="The elements of the tile",
+)
 def share_not_shared_out(sch):
     share_but(sch, axes=(None, None))
 

@@ -26,7 +26,7 @@ def tanh_with_the_quotient_first(x):
     return polynomial(P, x * x) / polynomial(Q, x * x) * x
 
 
-@wrong("fused_gelu.1", "Beyond LIMIT the quotient runs away")
+@wrong("fused_gelu.1", "Beyond LIMIT the quotient runs away", hint="Try x = 20 and x = -20 by")
 def tanh_without_the_clamp(x):
     return x * polynomial(P, x * x) / polynomial(Q, x * x)
 
@@ -37,7 +37,7 @@ def tanh_with_min_and_max_exchanged(x):
     return x * polynomial(P, x * x) / polynomial(Q, x * x)
 
 
-@wrong("fused_gelu.1", "one number at a time")
+@wrong("fused_gelu.1", "one number at a time", hint="Only additions, multiplications")
 def tanh_of_the_library(x):
     return tirx.tanh(x)
 
@@ -47,7 +47,7 @@ def tanh_by_the_sigmoid(x):
     return number(2.0) * tirx.sigmoid(number(2.0) * x) - number(1.0)
 
 
-@wrong("fused_gelu.1", "The polynomials are in x * x")
+@wrong("fused_gelu.1", "The polynomials are in x * x", hint="tanh is odd: x times a quotient")
 def tanh_in_x(x):
     x = clamped(x)
     return x * polynomial(P, x) / polynomial(Q, x)
@@ -112,12 +112,12 @@ def expression_as_a_tuple(M, N, K, activation):
     return tuple(expression_but(M, N, K, activation))
 
 
-@wrong("fused_gelu.2", "It is bias[j], one for each column")
+@wrong("fused_gelu.2", "It is bias[j], one for each column", hint="How many elements has bias")
 def expression_with_the_bias_along_rows(M, N, K, activation):
     return expression_but(M, N, K, activation, "rows")
 
 
-@wrong("fused_gelu.2", "before the activation, not after it")
+@wrong("fused_gelu.2", "before the activation, not after it", hint="Three stages in a row: product")
 def expression_with_the_bias_last(M, N, K, activation):
     return expression_but(M, N, K, activation, "after")
 
@@ -216,12 +216,14 @@ def fuse_by_number(sch):
     sch.decompose_reduction(C, sch.get_loops(C)[3])
 
 
-@wrong("fused_gelu.3", "the loop nest is what it was before")
+@wrong(
+    "fused_gelu.3", "the loop nest is what it was before", hint="Which object do your primitives"
+)
 def fuse_nothing(sch):
     sch.get_sblock("G")
 
 
-@wrong("fused_gelu.3", "but C still lies in memory")
+@wrong("fused_gelu.3", "but C still lies in memory", hint="G can be computed when a")
 def fuse_in_memory(sch):
     fuse_but(sch, scope=None)
 
@@ -241,7 +243,7 @@ def fuse_in_k(sch):
     fuse_but(sch, at=lambda jo, io, k: k)
 
 
-@wrong("fused_gelu.3", "one element after the other")
+@wrong("fused_gelu.3", "one element after the other", hint="A block that is moved gets")
 def fuse_without_vectors(sch):
     fuse_but(sch, kinds=("unroll", None))
 
@@ -269,7 +271,7 @@ def fuse_without_unrolling_the_tile(sch):
     fuse_but(sch, rows=False)
 
 
-@wrong("fused_gelu.3", "still tested for every k")
+@wrong("fused_gelu.3", "still tested for every k", hint="Each sum starts at 0 once")
 def fuse_without_decomposing(sch):
     fuse_but(sch, zero=False)
 
@@ -323,7 +325,7 @@ def predict_by_parts(M, N, K, operations, gflops, gbytes):
     return product + epilogue, product + one_pass + one_pass
 
 
-@wrong("fused_gelu.4", "gflops counts 1e9 operations")
+@wrong("fused_gelu.4", "gflops counts 1e9 operations", hint="Count the operations of one")
 def predict_without_units(M, N, K, operations, gflops, gbytes):
     product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
     return (product + epilogue) * 1e9, (product + 2 * one_pass) * 1e9
@@ -341,7 +343,7 @@ def predict_half_a_product(M, N, K, operations, gflops, gbytes):
     return product / 2 + epilogue, product / 2 + 2 * one_pass
 
 
-@wrong("fused_gelu.4", "each reads and writes")
+@wrong("fused_gelu.4", "each reads and writes", hint="Which bytes move in each")
 def predict_reading_only(M, N, K, operations, gflops, gbytes):
     product, epilogue, one_pass = parts(M, N, K, operations, gflops, gbytes)
     return product + epilogue, product + one_pass
@@ -381,7 +383,7 @@ def fuse_kernels_by_moving_g(sch):
     sch.vectorize(sch.get_loops(block)[-1])
 
 
-@wrong("fused_gelu.5", 'no loop of the block "G" is bound')
+@wrong("fused_gelu.5", 'no loop of the block "G" is bound', hint="One kernel has one grid")
 def fuse_kernels_not_at_all(sch):
     sch.get_sblock("G")
 
@@ -394,7 +396,11 @@ def fuse_kernels_by_binding_g(sch):
     sch.bind(thread, "threadIdx.x")
 
 
-@wrong("fused_gelu.5", "C, is still in global memory, a buffer that no caller gives")
+@wrong(
+    "fused_gelu.5",
+    "C, is still in global memory, a buffer that no caller gives",
+    hint="Where should the numbers",
+)
 def fuse_kernels_with_c_in_global_memory(sch):
     into_the_thread(sch)
 
@@ -405,6 +411,16 @@ def fuse_kernels_one_element_at_a_time(sch):
     sch.set_scope(sch.get_sblock("C_local"), 0, "local")
 
 
-@wrong("fused_gelu.5", "The block C_update is not a complete block")
+@wrong("fused_gelu.5", "nothing in the program reads the output, G.")
+def fuse_kernels_from_the_wrong_side(sch):
+    sch.compute_inline(sch.get_sblock("G"))
+
+
+@wrong("fused_gelu.5", "Here several make it (decompose_reduction leaves two")
+def fuse_kernels_by_the_store(sch):
+    sch.reverse_compute_inline(sch.get_sblock("C_local"))
+
+
+@wrong("fused_gelu.5", "block C_update is a sum, or what decompose_reduction left of one")
 def fuse_kernels_the_usual_way(sch):
     sch.compute_inline(sch.get_sblock("C_update"))

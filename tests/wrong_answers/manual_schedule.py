@@ -47,12 +47,12 @@ def tile_down_the_columns_of_tiles(sch, rows, columns):
     sch.reorder(jo, io, k, ii, ji)
 
 
-@wrong("2.1", "Are the factors swapped?")
+@wrong("2.1", "Are the factors swapped?", hint="After `x, y = sch.split(i")
 def tile_with_swapped_factors(sch, rows, columns):
     tile_and_look_again_after_each_step(sch, columns, rows)
 
 
-@wrong("2.1", "with k innermost, each element of C is finished")
+@wrong("2.1", "with k innermost, each element of C is finished", hint="Say of each loop what it")
 def tile_with_k_innermost(sch, rows, columns):
     i, j, k = loops(sch)
     io, ii = sch.split(i, [None, rows])
@@ -88,7 +88,7 @@ def tile_with_its_own_loops_swapped(sch, rows, columns):
     sch.reorder(ji, ii)
 
 
-@wrong("2.1", "k is split as well")
+@wrong("2.1", "k is split as well", hint="A tile is a block of C. Which")
 def tile_k_too(sch, rows, columns):
     i, j, k = loops(sch)
     io, ii = sch.split(i, [None, rows])
@@ -136,14 +136,18 @@ def tile_with_the_results_swapped(sch, rows, columns):
     sch.reorder(io, jo, k, ii, ji)
 
 
-@wrong("2.1", "take the arguments rows and columns")
+@wrong("2.1", "take the arguments rows and columns", hint="The check calls the body")
 def tile_with_the_numbers_of_this_machine(sch, rows, columns):
     from tvm_practice.common.target import register_tile
 
     tile_and_look_again_after_each_step(sch, *register_tile())
 
 
-@wrong("2.1", "the factors multiply to less than the extent of loop")
+@wrong(
+    "2.1",
+    "the factors multiply to less than the extent of loop",
+    hint="The number of tiles differs",
+)
 def tile_with_the_number_of_tiles_of_the_first_size(sch, rows, columns):
     i, j, k = loops(sch)
     io, ii = sch.split(i, [4, rows])
@@ -159,7 +163,7 @@ def tile_with_one_tile_too_many(sch, rows, columns):
     sch.reorder(io, jo, k, ii, ji)
 
 
-@wrong("2.1", "this loop no longer exists")
+@wrong("2.1", "this loop no longer exists", hint="A split puts two loops in")
 def tile_and_reorder_the_old_loops(sch, rows, columns):
     i, j, k = loops(sch)
     _, ii = sch.split(i, [None, rows])
@@ -167,7 +171,9 @@ def tile_and_reorder_the_old_loops(sch, rows, columns):
     sch.reorder(i, j, k, ii, ji)
 
 
-@wrong("2.1", "split takes a list here, but was given an integer")
+@wrong(
+    "2.1", "split takes a list here, but was given an integer", hint="How many loops does the split"
+)
 def tile_with_a_bare_factor(sch, rows, columns):
     i, _, _ = loops(sch)
     sch.split(i, rows)
@@ -192,7 +198,7 @@ def tile_and_decompose(sch, rows, columns):
     sch.decompose_reduction(sch.get_sblock("C"), loops(sch)[2])
 
 
-@wrong("2.1", "the loop nest is what it was before")
+@wrong("2.1", "the loop nest is what it was before", hint="Which object do your primitives")
 def tile_a_copy_of_the_schedule(sch, rows, columns):
     tile_and_look_again_after_each_step(sch.copy(), rows, columns)
 
@@ -211,12 +217,12 @@ def vectorize_by_name(sch):
     sch.vectorize(named["j_1"])
 
 
-@wrong("2.2", "the loop nest is what it was before")
+@wrong("2.2", "the loop nest is what it was before", hint="Which object do your primitives")
 def vectorize_nothing(sch):
     pass
 
 
-@wrong("2.2", "it runs down a column")
+@wrong("2.2", "it runs down a column", hint="Take two iterations of that")
 def vectorize_the_rows(sch):
     sch.vectorize(loops(sch)[3])
 
@@ -226,7 +232,11 @@ def vectorize_the_tiles(sch):
     sch.vectorize(loops(sch)[1])
 
 
-@wrong("2.2", "`sch.vectorize(loops(sch)[2])`: TVM refuses: this loop is a reduction")
+@wrong(
+    "2.2",
+    "`sch.vectorize(loops(sch)[2])`: TVM refuses: this loop is a reduction",
+    hint="A vector instruction writes",
+)
 def vectorize_the_reduction(sch):
     sch.vectorize(loops(sch)[2])
 
@@ -237,7 +247,7 @@ def vectorize_every_loop(sch):
         sch.vectorize(loop)
 
 
-@wrong("2.2", "no loop is vectorized (j_1 is parallel)")
+@wrong("2.2", "no loop is vectorized (j_1 is parallel)", hint="Each kind of loop has its")
 def vectorize_by_threads(sch):
     sch.parallel(loops(sch)[4])
 
@@ -253,7 +263,7 @@ def vectorize_the_whole_tile(sch):
     sch.vectorize(sch.fuse(ii, ji))
 
 
-@wrong("2.2", "the compiler cuts it into registers itself")
+@wrong("2.2", "the compiler cuts it into registers itself", hint="One call is enough here")
 def vectorize_pairs(sch):
     _, lanes = sch.split(loops(sch)[4], [None, 2])
     sch.vectorize(lanes)
@@ -266,7 +276,9 @@ def vectorize_and_parallelize(sch):
     sch.parallel(io)
 
 
-@wrong("2.2", "vectorize takes a loop here, but was given a list")
+@wrong(
+    "2.2", "vectorize takes a loop here, but was given a list", hint="sch.get_loops returns a list"
+)
 def vectorize_a_list(sch):
     sch.vectorize(loops(sch))
 
@@ -303,12 +315,14 @@ def parallelize_in_chunks(sch):
     sch.parallel(chunk)
 
 
-@wrong("2.3", "the loop nest is what it was before")
+@wrong("2.3", "the loop nest is what it was before", hint="Which object do your primitives")
 def parallelize_nothing(sch):
     loops(sch)
 
 
-@wrong("2.3", "Loop j_0 is parallel, but it lies inside of i_0_0:")
+@wrong(
+    "2.3", "Loop j_0 is parallel, but it lies inside of i_0_0:", hint="Threads are started whenever"
+)
 def parallelize_jo(sch):
     sch.parallel(loops(sch)[1])
 
@@ -323,7 +337,11 @@ def parallelize_ji(sch):
     sch.parallel(loops(sch)[-1])
 
 
-@wrong("2.3", "`sch.parallel(loops(sch)[3])`: TVM refuses: this loop is a reduction")
+@wrong(
+    "2.3",
+    "`sch.parallel(loops(sch)[3])`: TVM refuses: this loop is a reduction",
+    hint="Two threads may not add to",
+)
 def parallelize_k(sch):
     sch.parallel(loops(sch)[3])
 
@@ -341,7 +359,9 @@ def parallelize_two_loops(sch):
     sch.parallel(jo)
 
 
-@wrong("2.3", "k, ii and ji should still be the three inner ones")
+@wrong(
+    "2.3", "k, ii and ji should still be the three inner ones", hint="Go through your calls: which"
+)
 def parallelize_ji_moved_outside(sch):
     *others, ji = loops(sch)
     sch.reorder(ji, *others)
@@ -363,7 +383,11 @@ def parallelize_and_split_the_vectors(sch):
     sch.vectorize(lanes)
 
 
-@wrong("2.3", "no loop is parallel (i_0_0 is threadIdx.x, j_1 is vectorized)")
+@wrong(
+    "2.3",
+    "no loop is parallel (i_0_0 is threadIdx.x, j_1 is vectorized)",
+    hint="The outermost line of your",
+)
 def parallelize_as_on_a_gpu(sch):
     sch.bind(loops(sch)[0], "threadIdx.x")
 
@@ -457,12 +481,12 @@ def register_tile_but(
         sch.decompose_reduction(block, decompose_at(outer, k))
 
 
-@wrong("2.4", "the loop nest is what it was before")
+@wrong("2.4", "the loop nest is what it was before", hint="Which object do your primitives")
 def register_tile_of_nothing(sch):
     sch.get_sblock("C")
 
 
-@wrong("2.4", 'still kept in a "global" buffer')
+@wrong("2.4", 'still kept in a "global" buffer', hint="While k runs, the sum of")
 def register_tile_in_memory(sch):
     register_tile_but(sch, scope="global")
 
@@ -485,7 +509,7 @@ def register_tile_without_a_buffer(sch):
     sch.decompose_reduction(block, k)
 
 
-@wrong("2.4", "The copy to C stands after all the loops")
+@wrong("2.4", "The copy to C stands after all the loops", hint="A tile may leave the registers")
 def register_tile_with_the_copy_left_behind(sch):
     register_tile_but(sch, copy_at=None)
 
@@ -500,7 +524,7 @@ def register_tile_with_the_copy_in_k(sch):
     register_tile_but(sch, copy_at=lambda outer, k, ii: k)
 
 
-@wrong("2.4", "reverse_compute_at.")
+@wrong("2.4", "made: reverse_compute_at", hint="cache_write returned a block")
 def register_tile_with_compute_at(sch):
     block = sch.get_sblock("C")
     *outer, _, _, _ = sch.get_loops(block)
@@ -515,7 +539,7 @@ def register_tile_moving_the_product(sch):
     sch.reverse_compute_at(block, outer[-1])
 
 
-@wrong("2.4", "The zeroing `if k == 0` is still tested")
+@wrong("2.4", "The zeroing `if k == 0` is still tested", hint="Each sum starts at 0 once")
 def register_tile_without_decompose(sch):
     register_tile_but(sch, decompose_at=None)
 
@@ -538,7 +562,9 @@ def register_tile_decomposed_at_ii(sch):
     sch.decompose_reduction(block, ii)
 
 
-@wrong("2.4", "The loops of the zeroing are serial and vectorized")
+@wrong(
+    "2.4", "The loops of the zeroing are serial and vectorized", hint="Mind the order of the calls"
+)
 def register_tile_decomposed_before_unrolling(sch):
     block = sch.get_sblock("C")
     *outer, k, ii, _ = sch.get_loops(block)
@@ -566,12 +592,12 @@ def register_tile_looking_for_the_block_too_late(sch):
     sch.cache_write(sch.get_sblock("C"), 0, "local")
 
 
-@wrong("2.4", "The rows of the tile (loop i_1) are not unrolled")
+@wrong("2.4", "The rows of the tile (loop i_1) are not unrolled", hint="A register is chosen when")
 def register_tile_without_unroll(sch):
     register_tile_but(sch, tile_kind=None)
 
 
-@wrong("2.4", "its 40 iterations would be written out")
+@wrong("2.4", "its 40 iterations would be written out", hint="Of the loops that are there")
 def register_tile_with_k_unrolled(sch):
     sch.unroll(loops(sch)[-3])
     register_tile_but(sch)
@@ -583,7 +609,9 @@ def register_tile_with_everything_unrolled(sch):
     register_tile_but(sch)
 
 
-@wrong("2.4", "The innermost loop of the copy to C (ax1) is serial")
+@wrong(
+    "2.4", "The innermost loop of the copy to C (ax1) is serial", hint="The copy has the same two"
+)
 def register_tile_with_a_serial_copy(sch):
     register_tile_but(sch, copy_kinds=(None, None))
 
@@ -600,7 +628,7 @@ def register_tile_with_a_fused_copy(sch):
     sch.vectorize(sch.fuse(*sch.get_loops(copy)[-2:]))
 
 
-@wrong("2.4", "there is another new buffer, C_global")
+@wrong("2.4", "there is another new buffer, C_global", hint="How many copies did you ask")
 def register_tile_and_one_more_buffer(sch):
     sch.cache_write(sch.get_sblock("C"), 0, "global")
     register_tile_but(sch)
@@ -700,12 +728,16 @@ def pack_but(
         getattr(sch, kind)(named[name])
 
 
-@wrong("2.5", "the loop nest is what it was before")
+@wrong("2.5", "the loop nest is what it was before", hint="Which object do your primitives")
 def pack_nothing(sch, columns):
     sch.get_sblock("C_update")
 
 
-@wrong("2.5", "C_update now reads A from a copy, A_global, and B as it lies")
+@wrong(
+    "2.5",
+    "C_update now reads A from a copy, A_global, and B as it lies",
+    hint="cache_read counts what the",
+)
 def pack_a(sch, columns):
     copy = sch.cache_read(sch.get_sblock("C_update"), 1, "global")
     row, _ = sch.get_loops(copy)
@@ -727,17 +759,17 @@ def pack_for_the_block_c(sch, columns):
     sch.cache_read(sch.get_sblock("C"), 2, "global")
 
 
-@wrong("2.5", 'B_local is in scope "local"')
+@wrong("2.5", 'B_local is in scope "local"', hint="How large is all of B, and")
 def pack_into_registers(sch, columns):
     pack_but(sch, columns, scope="local")
 
 
-@wrong("2.5", "changed the shape of B itself")
+@wrong("2.5", "changed the shape of B itself", hint="Which buffer is yours to")
 def pack_b_where_it_lies(sch, columns):
     sch.transform_layout(sch.get_sblock("C_update"), ("read", 2), _panels(columns))
 
 
-@wrong("2.5", "transform_layout is missing")
+@wrong("2.5", "transform_layout is missing", hint="The lambda gives each element")
 def pack_in_the_same_layout(sch, columns):
     pack_but(sch, columns, layout=None)
 
@@ -804,7 +836,7 @@ def _pack_in(sch, columns, number):
     sch.compute_at(copy, sch.get_loops(product)[number])
 
 
-@wrong("2.5", "The copy stands inside of i_0")
+@wrong("2.5", "The copy stands inside of i_0", hint="B is packed once and read")
 def pack_again_for_every_row_of_tiles(sch, columns):
     _pack_in(sch, columns, 0)
 
@@ -819,7 +851,7 @@ def pack_again_for_every_k(sch, columns):
     _pack_in(sch, columns, 3)
 
 
-@wrong("2.5", "it still runs through B row by row")
+@wrong("2.5", "it still runs through B row by row", hint="The copy should write its")
 def pack_with_the_loops_left_alone(sch, columns):
     product = sch.get_sblock("C_update")
     copy = sch.cache_read(product, 2, "global")
@@ -869,7 +901,11 @@ def pack_with_split_and_result_turned_round(sch, columns):
     sch.vectorize(column)
 
 
-@wrong("2.5", "The copy's innermost loop ax1_1, along a row of B and of the panel, is serial")
+@wrong(
+    "2.5",
+    "The copy's innermost loop ax1_1, along a row of B and of the panel, is serial",
+    hint="The three loops of the copy",
+)
 def pack_without_vectors(sch, columns):
     pack_but(sch, columns, kinds=(("panel", "parallel"),))
 
@@ -890,7 +926,9 @@ def pack_with_k_unrolled(sch, columns):
 
 
 @wrong(
-    "2.5", "or the layout of its result, are not as 2.4 left them: now i_0_0, j_0, i_0_1, k, i_1"
+    "2.5",
+    "or the layout of its result, are not as 2.4 left them: now i_0_0, j_0, i_0_1, k, i_1",
+    hint="The product has loops, and",
 )
 def pack_the_register_tile_too(sch, columns):
     pack_but(sch, columns)
@@ -942,12 +980,16 @@ def bind_before_the_reorder(sch, threads, each):
     sch.reorder(by, bx, ty, tx, k, yi, xi)
 
 
-@wrong("2.6", "and none is bound: TVM would make a function for the CPU")
+@wrong(
+    "2.6",
+    "and none is bound: TVM would make a function for the CPU",
+    hint="Four axes want a loop each",
+)
 def bind_nothing(sch, threads, each):
     bind_as(sch, threads, each, axes=(None,) * 4)
 
 
-@wrong("2.6", "threadIdx.x runs along i, down a column")
+@wrong("2.6", "threadIdx.x runs along i, down a column", hint="Neighbours in x run side")
 def bind_x_to_the_rows(sch, threads, each):
     bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.y"))
 
@@ -962,12 +1004,12 @@ def bind_blocks_alone(sch, threads, each):
     bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", None, None))
 
 
-@wrong("2.6", "inside of k (also where they are only 1 x 1)")
+@wrong("2.6", "inside of k (also where they are only 1 x 1)", hint="Each thread keeps its elements")
 def bind_with_k_innermost(sch, threads, each):
     bind_as(sch, threads, each, order=(0, 1, 2, 3, 5, 6, 4))
 
 
-@wrong("2.6", "Are the two swapped?")
+@wrong("2.6", "Are the two swapped?", hint="Read the list of a split")
 def bind_with_swapped_threads(sch, threads, each):
     bind_as(sch, threads[::-1], each)
 
@@ -992,12 +1034,16 @@ def bind_with_interleaved_elements(sch, threads, each):
         sch.bind(loop, axis)
 
 
-@wrong("2.6", "Two loops are bound to threadIdx.x")
+@wrong("2.6", "Two loops are bound to threadIdx.x", hint="Each axis takes one loop")
 def bind_two_loops_to_one_axis(sch, threads, each):
     bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", "threadIdx.x", "threadIdx.x"))
 
 
-@wrong("2.6", "threads at the same time would add to the same element of C")
+@wrong(
+    "2.6",
+    "threads at the same time would add to the same element of C",
+    hint="Each thread has elements",
+)
 def bind_k(sch, threads, each):
     i, j, k = loops(sch)
     by, ty, yi = sch.split(i, [None, threads[0], each[0]])
@@ -1020,16 +1066,23 @@ def share_but(
     numbers=(0, 1),
     axes=("threadIdx.y", "threadIdx.x"),
     vectors=True,
+    unit_loops=False,
+    columns_outside=False,
 ):
     """The reference, with one thing changed."""
     block = sch.get_sblock("C")
     *_, ty, tx, k, _, _ = loops(sch)
     rows, columns = sch.get(ty).extent, sch.get(tx).extent
-    ko, ki = sch.split(k, [None, depth])
+    ko, ki = sch.split(k, [None, depth]) if at != "k" else (k, k)
+    where = {"k": k, "ko": ko, "ki": ki, "tx": tx}[at]
     for number in numbers:
         copy = sch.cache_read(block, number, scope)
-        sch.compute_at(copy, {"ko": ko, "ki": ki, "tx": tx}[at], preserve_unit_loops=True)
-        piece = sch.fuse(*sch.get_loops(copy)[-2:])
+        sch.compute_at(copy, where, preserve_unit_loops=unit_loops)
+        row, column = sch.get_loops(copy)[-2:]
+        if columns_outside:
+            sch.reorder(column, row)
+            row, column = column, row
+        piece = sch.fuse(row, column)
         _, y, x, lane = sch.split(piece, [None, rows, columns, width])
         for loop, axis in zip((y, x), axes, strict=True):
             if axis:
@@ -1062,17 +1115,58 @@ def share_with_three_splits(sch, depth, width):
         sch.bind(y, "threadIdx.y")
 
 
-@wrong("2.7", "of which each thread has its own: nothing is shared")
+@wrong(
+    "2.7", "of which each thread has its own: nothing is shared", hint="What all threads of a block"
+)
 def share_in_registers(sch, depth, width):
-    share_but(sch, depth, width, scope="local")
+    share_but(sch, depth, width, scope="local", unit_loops=True)
 
 
 @wrong("2.7", 'is in "global" memory; expected "shared"')
 def share_in_global_memory(sch, depth, width):
+    share_but(sch, depth, width, scope="global", unit_loops=True)
+
+
+@wrong("2.7", 'further up. A_local is in "local" memory')
+def share_in_registers_of_one_loop(sch, depth, width):
+    share_but(sch, depth, width, scope="local")
+
+
+@wrong("2.7", 'further up. A_global is in "global" memory')
+def share_in_global_memory_of_one_loop(sch, depth, width):
     share_but(sch, depth, width, scope="global")
 
 
-@wrong("2.7", "are bound to no thread: each of the")
+@wrong("2.7", 'The copy of A is in "shared.dyn" memory; expected "shared"')
+def share_in_a_scope_of_unknown_size(sch, depth, width):
+    share_but(sch, depth, width, scope="shared.dyn")
+
+
+@wrong("2.7", "compute_at has put A_shared into k_1, which is ki")
+def share_a_column_for_every_k(sch, depth, width):
+    share_but(sch, depth, width, at="ki")
+
+
+@wrong("2.7", "Split k by depth first; the copy belongs into the outer part")
+def share_a_column_of_an_unsplit_k(sch, depth, width):
+    share_but(sch, depth, width, at="k")
+
+
+@wrong("2.7", "the piece is copied column by column")
+def share_column_by_column(sch, depth, width):
+    share_but(sch, depth, width, columns_outside=True)
+
+
+@wrong("2.7", "ax0 does not stand directly in ax1. If ax1 stands in ax0, give them in the other")
+def share_fused_from_the_inside(sch, depth, width):
+    ko, _ = sch.split(loops(sch)[4], [None, depth])
+    copy = sch.cache_read(sch.get_sblock("C"), 0, "shared")
+    sch.compute_at(copy, ko)
+    *_, row, column = sch.get_loops(copy)
+    sch.fuse(column, row)
+
+
+@wrong("2.7", "are bound to no thread: each of the", hint="The elements of a piece are")
 def share_by_every_thread(sch, depth, width):
     share_but(sch, depth, width, axes=(None, None))
 
@@ -1087,9 +1181,11 @@ def share_a_alone(sch, depth, width):
     share_but(sch, depth, width, numbers=(0,))
 
 
-@wrong("2.7", "for every single k; it should be once for every piece")
+@wrong(
+    "2.7", "for every single k; it should be once for every piece", hint="A piece is `depth` values"
+)
 def share_for_every_k(sch, depth, width):
-    share_but(sch, depth, width, at="ki", vectors=False)
+    share_but(sch, depth, width, at="ki", vectors=False, unit_loops=True)
 
 
 @wrong("2.7", "the loop over pieces")
@@ -1097,7 +1193,7 @@ def share_the_whole_length_of_k(sch, depth, width):
     share_but(sch, depth, width, at="tx")
 
 
-@wrong("2.7", "is filled one element at a time")
+@wrong("2.7", "is filled one element at a time", hint="Read the copy from the outside")
 def share_one_element_at_a_time(sch, depth, width):
     share_but(sch, depth, width, vectors=False)
 
@@ -1167,9 +1263,10 @@ def thread_tile_but(
     stores=True,
     rolled=(),
     vectorized=True,
+    also=lambda sch, ko, xi: None,
 ):
     """The reference, with one thing changed. rolled: which loops are left as they are, of ki, a,
-    b, yi, xi."""
+    b, yi, xi; also: what is done to other loops before the zeroing is taken apart."""
     block = sch.get_sblock("C")
     *_, ko, ki, yi, xi = loops(sch)
     unrolled = {"ki": [ki], "yi": [yi], "xi": [xi]}
@@ -1188,6 +1285,7 @@ def thread_tile_but(
     if stores:
         sch.unroll(loops(sch, "C_local")[-2])
         sch.vectorize(loops(sch, "C_local")[-1])
+    also(sch, ko, xi)
     if zero_at:
         sch.decompose_reduction(block, {"ko": ko, "ki": ki}[zero_at])
 
@@ -1212,7 +1310,29 @@ def thread_tile_with_a_copied_row_by_row(sch):
     sch.decompose_reduction(block, ko)
 
 
-@wrong("2.8", "each k costs a count, a test and a jump of its own")
+@wrong("2.8", "it runs down a column of A_shared, whose elements lie a row apart")
+def thread_tile_with_a_in_vectors_of_two(sch):
+    def vectors(sch, ko, xi):
+        rows, lane = sch.split(loops(sch, "A_shared_local")[6], [None, 2])
+        sch.unroll(rows)
+        sch.vectorize(lane)
+
+    thread_tile_but(sch, rolled=("a",), also=vectors)
+
+
+@wrong("2.8", "is unrolled: the whole piece, its fetch and its barriers")
+def thread_tile_with_all_pieces_written_out(sch):
+    thread_tile_but(sch, also=lambda sch, ko, xi: sch.unroll(ko))
+
+
+@wrong("2.8", "vector instructions to load and store, none to multiply")
+def thread_tile_multiplied_in_vectors(sch):
+    thread_tile_but(sch, rolled=("xi",), also=lambda sch, ko, xi: sch.vectorize(xi))
+
+
+@wrong(
+    "2.8", "each k costs a count, a test and a jump of its own", hint="A register is chosen when"
+)
 def thread_tile_with_ki_as_a_loop(sch):
     thread_tile_but(sch, rolled=("ki",))
 
@@ -1222,17 +1342,17 @@ def thread_tile_with_a_counted(sch):
     thread_tile_but(sch, rolled=("a",))
 
 
-@wrong("2.8", "2 neighbours are loaded by 2 instructions")
+@wrong("2.8", "2 neighbours are loaded by 2 instructions", hint="Neighbours in memory can")
 def thread_tile_with_b_one_by_one(sch):
     thread_tile_but(sch, vectorized=False)
 
 
-@wrong("2.8", "3 things are left")
+@wrong("2.8", "3 things are left", hint="Take them one at a time")
 def thread_tile_with_copies_as_they_come(sch):
     thread_tile_but(sch, rolled=("ki", "a", "b"), vectorized=False)
 
 
-@wrong("2.8", "of which only 6 are different")
+@wrong("2.8", "of which only 6 are different", hint="For one k a thread needs")
 def thread_tile_copied_for_every_element(sch):
     thread_tile_but(sch, at="xi")
 
@@ -1242,7 +1362,11 @@ def thread_tile_stored_one_by_one(sch):
     thread_tile_but(sch, stores=False)
 
 
-@wrong("2.8", "The product reads B_shared itself")
+@wrong(
+    "2.8",
+    "the 6 x 2 elements of a thread cost 12 loads of it for every k, of which 2 are",
+    hint="How many numbers does one",
+)
 def thread_tile_with_a_alone(sch):
     thread_tile_but(sch, numbers=(0,))
 
@@ -1257,7 +1381,7 @@ def thread_tile_rolled(sch):
     thread_tile_but(sch, rolled=("ki", "a", "yi", "xi"))
 
 
-@wrong("2.8", "for every k the sum would start again from 0")
+@wrong("2.8", "for every k the sum would start again from 0", hint="The sums start at 0 once")
 def thread_tile_zeroed_in_each_piece(sch):
     thread_tile_but(sch, zero_at="ki")
 
@@ -1295,7 +1419,7 @@ def pipeline_with_b_stored_first(sch):
     pipeline_as(sch, [0, 0, 0, 0, 1], [0, 4, 1, 3, 2])
 
 
-@wrong("2.9", "has no annotation software_pipeline_stage")
+@wrong("2.9", "has no annotation software_pipeline_stage", hint="Write the five blocks under")
 def pipeline_without_stages(sch):
     pipeline_as(sch, None, [0, 3, 1, 4, 2])
 
@@ -1310,12 +1434,12 @@ def pipeline_of_three(sch):
     pipeline_as(sch, [0, 0, 1], [0, 1, 2])
 
 
-@wrong("2.9", "nothing overlaps")
+@wrong("2.9", "nothing overlaps", hint="One of the five works on")
 def pipeline_in_one_stage(sch):
     pipeline_as(sch, [0, 0, 0, 0, 0], [0, 3, 1, 4, 2])
 
 
-@wrong("2.9", "A store comes before the multiplication")
+@wrong("2.9", "A store comes before the multiplication", hint="The places 0 to 4 are one")
 def pipeline_in_the_order_of_the_text(sch):
     pipeline_as(sch, [0, 0, 0, 0, 1], [0, 1, 2, 3, 4])
 
@@ -1346,7 +1470,7 @@ def pipeline_with_the_multiplication_in_the_first_stage(sch):
     pipeline_as(sch, [1, 1, 0, 0, 1], [0, 1, 2, 3, 4])
 
 
-@wrong("2.9", "With the stages [1, 0, 1, 0, 0]")
+@wrong("2.9", "With the stages [1, 0, 1, 0, 0]", hint="Follow one piece through")
 def pipeline_with_the_stages_turned_round(sch):
     pipeline_as(sch, [1, 0, 1, 0, 0], [0, 3, 1, 4, 2])
 

@@ -17,12 +17,12 @@ AS_CONSTANTS = {"keep_params_as_input": False, "unwrap_unit_return_tuple": True}
 # ---------------------------------------------------------------------------------------------- 4.1
 
 
-@wrong("4.1", "batch norms are in training mode")
+@wrong("4.1", "batch norms are in training mode", hint="In which mode does a model")
 def import_in_training_mode(model, example):
     return from_exported_program(export(model, (example,)), **AS_CONSTANTS)
 
 
-@wrong("4.1", "The parameters were kept as inputs")
+@wrong("4.1", "The parameters were kept as inputs", hint="from_exported_program has an")
 def import_parameters_as_inputs(model, example):
     program = export(model.eval(), (example,))
     return from_exported_program(program, keep_params_as_input=True, unwrap_unit_return_tuple=True)
@@ -33,12 +33,12 @@ def import_without_unwrapping(model, example):
     return from_exported_program(export(model.eval(), (example,)), keep_params_as_input=False)
 
 
-@wrong("4.1", "returned PyTorch's ExportedProgram")
+@wrong("4.1", "returned PyTorch's ExportedProgram", hint="Two frameworks, two calls")
 def import_only_exports(model, example):
     return export(model.eval(), (example,))
 
 
-@wrong("4.1", "are not this model's parameters")
+@wrong("4.1", "are not this model's parameters", hint="The model and the example")
 def import_a_fresh_model(model, example):
     fresh = type(model)().eval()
     return from_exported_program(export(fresh, (example,)), **AS_CONSTANTS)
@@ -102,7 +102,7 @@ def _run(module, *passes):
     return tvm.transform.Sequential(list(passes))(module)
 
 
-@wrong("4.2", "operators are no kernels yet")
+@wrong("4.2", "operators are no kernels yet", hint="Six passes, each with one")
 def optimize_without_legalizing(module):
     return _run(module, NORM, FOLD, ANNOTATE, GROUP, FUSE)
 
@@ -117,7 +117,7 @@ def optimize_without_annotating(module):
     return _run(module, NORM, LEGALIZE, FOLD, GROUP, FUSE)
 
 
-@wrong("4.2", "FuseOps ran before AnnotateTIROpPattern")
+@wrong("4.2", "FuseOps ran before AnnotateTIROpPattern", hint="Each pass looks for something")
 def optimize_annotates_too_late(module):
     return _run(module, NORM, LEGALIZE, FOLD, GROUP, ANNOTATE, FUSE)
 
@@ -152,7 +152,7 @@ def optimize_folds_batch_norm_too_late(module):
     return _run(module, LEGALIZE, NORM, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("4.2", "return what the pipeline returned")
+@wrong("4.2", "return what the pipeline returned", hint="A pipeline is called with")
 def optimize_throws_the_result_away(module):
     _run(module, NORM, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
     return module
@@ -193,19 +193,19 @@ def _machine(module, target):
     return relax.VirtualMachine(tvm.compile(module, target=target), tvm.cpu())
 
 
-@wrong("4.3", "That is the result for batch 1")
+@wrong("4.3", "That is the result for batch 1", hint="The function was compiled")
 def run_the_first_batch_only(module, batches, target):
     y = _machine(module, target)["main"](tvm.runtime.tensor(batches[0])).numpy()
     return [y for _ in batches]
 
 
-@wrong("4.3", "the target it was given is")
+@wrong("4.3", "the target it was given is", hint="run_linear_relu above compiles")
 def run_for_any_cpu(module, batches, target):
     machine = _machine(module, "llvm")
     return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
 
 
-@wrong("4.3", "which would crash on it")
+@wrong("4.3", "which would crash on it", hint="Before the call a NumPy array")
 def run_on_numpy_arrays(module, batches, target):
     machine = _machine(module, target)
     return [machine["main"](batch).numpy() for batch in batches]
@@ -230,13 +230,13 @@ def run_stacks_the_results(module, batches, target):
     return np.stack([machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches])
 
 
-@wrong("4.3", "is zero everywhere")
+@wrong("4.3", "is zero everywhere", hint="A virtual machine computes")
 def run_never_calls(module, batches, target):
     _machine(module, target)
     return [np.zeros((len(batch), 10), "float32") for batch in batches]
 
 
-@wrong("4.3", "has dtype float64")
+@wrong("4.3", "has dtype float64", hint="Which of your calls makes")
 def run_widens(module, batches, target):
     machine = _machine(module, target)
     return [
@@ -244,12 +244,42 @@ def run_widens(module, batches, target):
     ]
 
 
-@wrong("4.3", "expect Tensor with dtype float32 but get float64")
+@wrong("4.3", "main takes a tensor x of float32, but was given one of float64")
 def run_on_doubles(module, batches, target):
     machine = _machine(module, target)
     return [
         machine["main"](tvm.runtime.tensor(batch.astype("float64"))).numpy() for batch in batches
     ]
+
+
+@wrong("4.3", "the number of dimensions it was given is 3")
+def run_on_all_batches_at_once(module, batches, target):
+    y = _machine(module, target)["main"](tvm.runtime.tensor(np.stack(batches))).numpy()
+    return list(y)
+
+
+@wrong("4.3", "but was given one with 1 in dimension 0")
+def run_on_one_row_at_a_time(module, batches, target):
+    machine = _machine(module, target)
+    rows = [[machine["main"](tvm.runtime.tensor(row[None])) for row in one] for one in batches]
+    return [np.concatenate([row.numpy() for row in one]) for one in rows]
+
+
+@wrong("4.3", "so the number of arguments is 1")
+def run_on_all_batches_as_arguments(module, batches, target):
+    return _machine(module, target)["main"](*map(tvm.runtime.tensor, batches))
+
+
+@wrong("4.3", 'the module has no function "forward"')
+def run_torchs_forward(module, batches, target):
+    machine = _machine(module, target)
+    return [machine["forward"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
+
+
+@wrong("4.3", "runs what tvm.compile makes of a module")
+def run_without_compiling(module, batches, target):
+    machine = relax.VirtualMachine(module, tvm.cpu())
+    return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
 
 
 @right("4.3")

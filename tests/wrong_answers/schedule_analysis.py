@@ -9,7 +9,7 @@ from tvm_practice.schedule_analysis import Row, gflops
 # ---------------------------------------------------------------------------------------------- 3.1
 
 
-@wrong("3.1", "they are one schedule under 4 names")
+@wrong("3.1", "they are one schedule under 4 names", hint="A step changes the schedule")
 def one_schedule_under_many_names(naive, steps):
     variants = {"naive": naive}
     for name, apply in steps.items():
@@ -37,7 +37,11 @@ def changes_the_naive_schedule(naive, steps):
     return variants
 
 
-@wrong("3.1", "Each variant is the one before it with one step more")
+@wrong(
+    "3.1",
+    "Each variant is the one before it with one step more",
+    hint="Follow one schedule through",
+)
 def copies_before_the_step(naive, steps):
     variants = {"naive": naive.copy()}
     latest = naive.copy()
@@ -57,7 +61,9 @@ def every_step_from_the_start(naive, steps):
     return variants
 
 
-@wrong("3.1", "returned the names ['tile', 'vectorize', 'parallel']")
+@wrong(
+    "3.1", "returned the names ['tile', 'vectorize', 'parallel']", hint="Which variant has no step"
+)
 def forgets_the_naive_one(naive, steps):
     variants, latest = {}, naive
     for name, apply in steps.items():
@@ -120,7 +126,7 @@ def _rows(samples, flops, peak, typical=median, **changes):
     return rows
 
 
-@wrong("3.2", "That is the mean")
+@wrong("3.2", "That is the mean", hint="One slow round out of many")
 def means(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, mean)
 
@@ -130,7 +136,7 @@ def minima(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, min)
 
 
-@wrong("3.2", "That is seconds; the column is in milliseconds")
+@wrong("3.2", "That is seconds; the column is in milliseconds", hint="Write the unit beside each")
 def seconds_as_milliseconds(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, milliseconds=lambda f: f["milliseconds"] / 1e3)
 
@@ -140,7 +146,7 @@ def plain_flops(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, gflops=lambda f: f["gflops"] * 1e9)
 
 
-@wrong("3.2", "twice as fast is a speed-up of 2, not of 0.5")
+@wrong("3.2", "twice as fast is a speed-up of 2, not of 0.5", hint="What should the figure be")
 def speedup_upside_down(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, speedup=lambda f: 1 / f["speedup"])
 
@@ -155,7 +161,7 @@ def share_upside_down(samples, flops, peak_gflops):
     return _rows(samples, flops, peak_gflops, share=lambda f: 1 / f["share"])
 
 
-@wrong("3.2", "in this order")
+@wrong("3.2", "in this order", hint="A dict remembers the order")
 def sorted_by_speed(samples, flops, peak_gflops):
     return sorted(_rows(samples, flops, peak_gflops), key=lambda row: row.name)
 
@@ -198,7 +204,11 @@ def with_numpy_medians(samples, flops, peak_gflops):
 # ---------------------------------------------------------------------------------------------- 3.3
 
 
-@wrong("3.3", "That is the first size at which parallel wins, but it loses again later")
+@wrong(
+    "3.3",
+    "That is the first size at which parallel wins, but it loses again later",
+    hint="Play it through with win",
+)
 def first_win(sizes, serial, parallel):
     for size, one, many in zip(sizes, serial, parallel, strict=True):
         if median(many) < median(one):
@@ -215,7 +225,7 @@ def last_loss(sizes, serial, parallel):
     return found
 
 
-@wrong("3.3", "compare medians, which do not mind")
+@wrong("3.3", "compare medians, which do not mind", hint="One slow round must not decide")
 def by_means(sizes, serial, parallel):
     found = None
     for size, one, many in zip(sizes, serial, parallel, strict=True):
@@ -226,7 +236,7 @@ def by_means(sizes, serial, parallel):
     return found
 
 
-@wrong("3.3", "Equally long is not faster")
+@wrong("3.3", "Equally long is not faster", hint="What do you answer where")
 def equal_counts_as_faster(sizes, serial, parallel):
     found = None
     for size, one, many in zip(sizes, serial, parallel, strict=True):
@@ -237,7 +247,7 @@ def equal_counts_as_faster(sizes, serial, parallel):
     return found
 
 
-@wrong("3.3", "expected one of the sizes, or None")
+@wrong("3.3", "expected one of the sizes, or None", hint="Who calls this wants to know")
 def returns_the_index(sizes, serial, parallel):
     found = None
     for n, (one, many) in enumerate(zip(serial, parallel, strict=True)):

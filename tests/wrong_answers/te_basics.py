@@ -17,7 +17,7 @@ def matrices(M, N, K, dtype="float32"):
     return A, B
 
 
-@wrong("1.1", "no te.sum or te.max with axis=k reduces over it")
+@wrong("1.1", "no te.sum or te.max with axis=k reduces over it", hint="row_sum above reduces too")
 def forgets_the_sum(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -49,14 +49,20 @@ def python_sum(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "A reduction axis is declared outside, and is no argument")
+@wrong(
+    "1.1",
+    "A reduction axis is declared outside, and is no argument",
+    hint="Which names does the shape",
+)
 def k_as_an_argument_of_the_rule(M, N, K):
     A, B = matrices(M, N, K)
     C = te.compute((M, N), lambda i, j, k: te.sum(A[i, k] * B[k, j], axis=k), name="C")
     return [A, B, C]
 
 
-@wrong("1.1", "Each call of te.reduce_axis makes a new one")
+@wrong(
+    "1.1", "Each call of te.reduce_axis makes a new one", hint="Count the calls of te.reduce_axis"
+)
 def declares_k_twice(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -65,6 +71,18 @@ def declares_k_twice(M, N, K):
         lambda i, j: te.sum(A[i, k] * B[k, j], axis=te.reduce_axis((0, K), name="k")),
         name="C",
     )
+    return [A, B, C]
+
+
+@wrong(
+    "1.1",
+    "but k is an argument of that rule, which hides an axis of the same name",
+    hint="The rule has three names",
+)
+def k_hidden_by_an_argument_of_the_rule(M, N, K):
+    A, B = matrices(M, N, K)
+    k = te.reduce_axis((0, K), name="k")  # noqa: F841
+    C = te.compute((M, N), lambda i, k: te.sum(A[i, k] * B[k, k], axis=k), name="C")
     return [A, B, C]
 
 
@@ -85,7 +103,7 @@ def placeholder_of_two_numbers(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "The index `k` into dimension 2 of B runs from 0 to 32")
+@wrong("1.1", "The second index of B, `k`, runs from 0 to 32", hint="Write each shape beside its")
 def reads_b_transposed(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -93,7 +111,7 @@ def reads_b_transposed(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "The index `k` into dimension 1 of A runs from 0 to 32")
+@wrong("1.1", "The first index of A, `k`, runs from 0 to 32")
 def reads_a_transposed(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -101,7 +119,7 @@ def reads_a_transposed(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "The index `i` into dimension 2 of B runs from 0 to 16")
+@wrong("1.1", "The second index of B, `i`, runs from 0 to 16")
 def swaps_i_and_j(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -109,7 +127,11 @@ def swaps_i_and_j(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "C has shape (9, 17); expected (17, 9). Two extents are swapped.")
+@wrong(
+    "1.1",
+    "C has shape (9, 17); expected (17, 9). Two extents are swapped.",
+    hint="te.compute hands the rule",
+)
 def c_transposed(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -124,7 +146,7 @@ def products_that_nobody_adds(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "runs over range(0, 32); expected (0, K)")
+@wrong("1.1", "runs over range(0, 32); expected (0, K)", hint="The axis takes a pair (first")
 def k_ends_one_early(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K - 1), name="k")
@@ -172,7 +194,7 @@ def right_for_small_k_only(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "the terms are products")
+@wrong("1.1", "the terms are products", hint="Write C[0, 0] out by hand")
 def adds_instead_of_multiplying(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -188,7 +210,7 @@ def maximum_instead_of_sum(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "must be all that a rule returns")
+@wrong("1.1", "must be all that a rule returns", hint="Is there anything around")
 def scales_the_sum_in_the_same_rule(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -196,7 +218,7 @@ def scales_the_sum_in_the_same_rule(M, N, K):
     return [A, B, C]
 
 
-@wrong("1.1", "Python's loop wrote all 33 terms")
+@wrong("1.1", "Python's loop wrote all 33 terms", hint="A Python `for` is a loop")
 def unrolled_by_python(M, N, K):
     A, B = matrices(M, N, K)
     C = te.compute((M, N), lambda i, j: sum(A[i, k] * B[k, j] for k in range(K)), name="C")
@@ -245,7 +267,9 @@ def only_zeros(M, N, K):
     return [A, B, te.compute((M, N), lambda i, j: te.const(0.0, "float32"), name="C")]
 
 
-@wrong("1.1", "returned one tensor, C; expected the list [A, B, C]")
+@wrong(
+    "1.1", "returned one tensor, C; expected the list [A, B, C]", hint="The docstring ends with the"
+)
 def returns_c_alone(M, N, K):
     A, B = matrices(M, N, K)
     k = te.reduce_axis((0, K), name="k")
@@ -390,7 +414,7 @@ def add(X, bias):
     return te.compute(X.shape, lambda i, j: X[i, j] + bias[j], name="biased")
 
 
-@wrong("1.2", "ReLU was applied before the bias was added")
+@wrong("1.2", "ReLU was applied before the bias was added", hint="Two stages with one job each")
 def relu_first(M, N):
     X, bias = inputs(M, N)
     biased = te.compute((M, N), lambda i, j: te.max(X[i, j], 0.0), name="biased")
@@ -398,7 +422,11 @@ def relu_first(M, N):
     return [X, bias, Y]
 
 
-@wrong("1.2", "The index `i` into bias runs from 0 to 12, but only 0 to 6 exist")
+@wrong(
+    "1.2",
+    "The index `i` into bias runs from 0 to 12, but only 0 to 6 exist",
+    hint="How many elements has bias",
+)
 def bias_of_the_row(M, N):
     X, bias = inputs(M, N)
     biased = te.compute((M, N), lambda i, j: X[i, j] + bias[i], name="biased")
@@ -454,7 +482,7 @@ def multiplies(M, N):
     return [X, bias, Y]
 
 
-@wrong("1.2", "ReLU is missing")
+@wrong("1.2", "ReLU is missing", hint="Put -2 and then 3 into your")
 def no_relu(M, N):
     X, bias = inputs(M, N)
     biased = add(X, bias)
@@ -490,7 +518,7 @@ def with_a_ceiling(M, N):
     return [X, bias, Y]
 
 
-@wrong("1.2", "Python's max and min compare now")
+@wrong("1.2", "Python's max and min compare now", hint="Python runs your rule once")
 def python_max(M, N):
     X, bias = inputs(M, N)
     biased = add(X, bias)
@@ -510,7 +538,7 @@ def python_if(M, N):
     return [X, bias, te.compute((M, N), rule, name="Y")]
 
 
-@wrong("1.2", "must be told over what")
+@wrong("1.2", "must be told over what", hint="te.max has two uses: the")
 def max_of_one_value(M, N):
     X, bias = inputs(M, N)
     biased = add(X, bias)
@@ -553,7 +581,11 @@ def first_stage_has_another_name(M, N):
     return [X, bias, te.compute((M, N), lambda i, j: te.max(Z[i, j], 0.0), name="Y")]
 
 
-@wrong("1.2", "returned 4 tensors, [X, bias, biased, Y]; expected 3")
+@wrong(
+    "1.2",
+    "returned 4 tensors, [X, bias, biased, Y]; expected 3",
+    hint="The docstring ends with the",
+)
 def returns_the_stage_too(M, N):
     X, bias = inputs(M, N)
     biased = add(X, bias)
@@ -625,7 +657,11 @@ def divided(e):
     return te.compute(e.shape, lambda i, j: e[i, j] / total[i], name="Y")
 
 
-@wrong("1.3", "not for values around +1000: 66 of 66 elements of Y are not a number")
+@wrong(
+    "1.3",
+    "not for values around +1000: 66 of 66 elements of Y are not a number",
+    hint="exp(89) is too large for",
+)
 def no_shift(M, N):
     X = te.placeholder((M, N), name="X")
     e = te.compute((M, N), lambda i, j: te.exp(X[i, j]), name="e")
@@ -648,7 +684,7 @@ def maximum_at_least_zero(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "highest holds the maximum of the whole matrix")
+@wrong("1.3", "highest holds the maximum of the whole matrix", hint="One value for each row: what")
 def maximum_of_the_matrix(M, N):
     X = te.placeholder((M, N), name="X")
     i_max, j_max = te.reduce_axis((0, M), name="i_max"), te.reduce_axis((0, N), name="j_max")
@@ -659,7 +695,7 @@ def maximum_of_the_matrix(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "The maximum is that of each column")
+@wrong("1.3", "The maximum is that of each column", hint="In a reduction one index")
 def maximum_of_the_column(M, N):
     X = te.placeholder((M, N), name="X")
     i_max = te.reduce_axis((0, M), name="i_max")
@@ -692,7 +728,9 @@ def subtracts_the_first_element(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "without its last element: the axis ends too early")
+@wrong(
+    "1.3", "without its last element: the axis ends too early", hint="The axis takes a pair (first"
+)
 def maximum_ends_one_early(M, N):
     X = te.placeholder((M, N), name="X")
     j = te.reduce_axis((0, N - 1), name="j")
@@ -701,7 +739,9 @@ def maximum_ends_one_early(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "Stage highest holds each row's maximum: subtract it")
+@wrong(
+    "1.3", "Stage highest holds each row's maximum: subtract it", hint="At the largest element of"
+)
 def adds_the_maximum(M, N):
     X = te.placeholder((M, N), name="X")
     highest = row_maximum(X)
@@ -717,7 +757,11 @@ def subtracts_the_other_way_round(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "The index `j` into highest runs from 0 to 10, but only 0 to 5 exist")
+@wrong(
+    "1.3",
+    "The index `j` into highest runs from 0 to 10, but only 0 to 5 exist",
+    hint="A stage of shape (M,) has",
+)
 def maximum_read_at_j(M, N):
     X = te.placeholder((M, N), name="X")
     highest = row_maximum(X)
@@ -733,7 +777,7 @@ def sum_read_at_j(M, N):
     return [X, te.compute((M, N), lambda i, j: e[i, j] / total[j], name="Y")]
 
 
-@wrong("1.3", "the division by the row's sum is missing")
+@wrong("1.3", "the division by the row's sum is missing", hint="What must the elements of")
 def does_not_divide(M, N):
     X = te.placeholder((M, N), name="X")
     highest = row_maximum(X)
@@ -755,6 +799,18 @@ def divides_by_the_column(M, N):
     i_sum = te.reduce_axis((0, M), name="i_sum")
     total = te.compute((N,), lambda j: te.sum(e[i_sum, j], axis=i_sum), name="total")
     return [X, te.compute((M, N), lambda i, j: e[i, j] / total[j], name="Y")]
+
+
+@wrong(
+    "1.3",
+    "but j is an argument of that rule, which hides an axis of the same name",
+    hint="Give the reduction axis a name",
+)
+def sum_over_an_argument_of_the_rule(M, N):
+    X = te.placeholder((M, N), name="X")
+    e = shifted_exponentials(X)
+    total = te.compute((M, N), lambda i, j: te.sum(e[i, j], axis=j), name="total")
+    return [X, te.compute((M, N), lambda i, j: e[i, j] / total[i, j], name="Y")]
 
 
 @wrong("1.3", "The columns add up to 1")
@@ -784,7 +840,11 @@ def divides_by_the_sum_of_x(M, N):
     return [X, te.compute((M, N), lambda i, j: e[i, j] / total[i], name="Y")]
 
 
-@wrong("1.3", "The numerator is shifted by the maximum, the sum is not")
+@wrong(
+    "1.3",
+    "The numerator is shifted by the maximum, the sum is not",
+    hint="Numerator and sum are made",
+)
 def sum_without_shift(M, N):
     X = te.placeholder((M, N), name="X")
     e = shifted_exponentials(X)
@@ -800,7 +860,7 @@ def numerator_without_shift(M, N):
     return [X, te.compute((M, N), lambda i, j: te.exp(X[i, j]) / total[i], name="Y")]
 
 
-@wrong("1.3", "That is the logarithm of the softmax")
+@wrong("1.3", "That is the logarithm of the softmax", hint="Write one element of Y as")
 def log_softmax(M, N):
     X = te.placeholder((M, N), name="X")
     highest, total = row_maximum(X), row_sum(shifted_exponentials(X))
@@ -849,7 +909,7 @@ def uniform(M, N):
     return [X, te.compute((M, N), lambda i, j: te.const(1.0 / N, "float32"), name="Y")]
 
 
-@wrong("1.3", "the rule of e uses j_max, but nothing runs j_max")
+@wrong("1.3", "the rule of e uses j_max, but nothing runs j_max", hint="Only a stage that reduces")
 def elementwise_over_the_axis(M, N):
     X = te.placeholder((M, N), name="X")
     j_max = te.reduce_axis((0, N), name="j_max")
@@ -858,7 +918,7 @@ def elementwise_over_the_axis(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "must be all that a rule returns")
+@wrong("1.3", "must be all that a rule returns", hint="Four sentences, four stages")
 def maximum_inside_the_exponent(M, N):
     X = te.placeholder((M, N), name="X")
     k = te.reduce_axis((0, N), name="k")
@@ -866,14 +926,18 @@ def maximum_inside_the_exponent(M, N):
     return [X, divided(e)]
 
 
-@wrong("1.3", "NumPy's and Python's functions want numbers")
+@wrong("1.3", "NumPy's and Python's functions want numbers", hint="Python runs your rule once")
 def exponential_of_python(M, N):
     X = te.placeholder((M, N), name="X")
     highest = row_maximum(X)
     return [X, divided(te.compute((M, N), lambda i, j: math.exp(X[i, j] - highest[i]), name="e"))]
 
 
-@wrong("1.3", "but nothing is reduced: Python's loop wrote all 11 elements")
+@wrong(
+    "1.3",
+    "but nothing is reduced: Python's loop wrote all 11 elements",
+    hint="A Python `for` is a loop",
+)
 def rows_unrolled_by_python(M, N):
     X = te.placeholder((M, N), name="X")
 
@@ -889,7 +953,7 @@ def rows_unrolled_by_python(M, N):
     return [X, te.compute((M, N), lambda i, j: e[i, j] / total[i], name="Y")]
 
 
-@wrong("1.3", "returned 5 tensors")
+@wrong("1.3", "returned 5 tensors", hint="The docstring ends with the")
 def returns_every_stage(M, N):
     X = te.placeholder((M, N), name="X")
     highest, e = row_maximum(X), shifted_exponentials(X)
@@ -960,12 +1024,16 @@ def guarded(A, i, n):
     return left + A[i] + right
 
 
-@wrong("1.4", "No te.if_then_else guards it")
+@wrong("1.4", "No te.if_then_else guards it", hint="For which i is there no A[i")
 def no_guard(n):
     return filtered(lambda A, i: (A[i - 1] + A[i] + A[i + 1]) / 3.0, n)
 
 
-@wrong("1.4", "The index `i + 1` into A runs from 1 to 23, but only 0 to 22 exist there. The other")
+@wrong(
+    "1.4",
+    "The index `i + 1` into A runs from 1 to 23, but only 0 to 22 exist there. The other",
+    hint="One end is done. At the other",
+)
 def left_end_only(n):
     return filtered(lambda A, i: (te.if_then_else(i > 0, A[i - 1], 0.0) + A[i] + A[i + 1]) / 3.0, n)
 
@@ -979,7 +1047,11 @@ def right_end_only(n):
     )
 
 
-@wrong("1.4", "Python's `and`, `or` and `not` want a truth value now")
+@wrong(
+    "1.4",
+    "Python's `and`, `or` and `not` want a truth value now",
+    hint="Python runs your rule once",
+)
 def python_and(n):
     def rule(A, i):
         return te.if_then_else(i > 0 and i < n - 1, (A[i - 1] + A[i] + A[i + 1]) / 3.0, A[i] / 3.0)
@@ -1025,7 +1097,7 @@ def multiplied_by_the_condition(n):
     return filtered(rule, n)
 
 
-@wrong("1.4", "Select computes both of its values")
+@wrong("1.4", "Select computes both of its values", hint="Which function guards the")
 def select_instead_of_if_then_else(n):
     def rule(A, i):
         zero = tirx.const(0.0, "float32")
@@ -1036,7 +1108,11 @@ def select_instead_of_if_then_else(n):
     return filtered(rule, n)
 
 
-@wrong("1.4", "te.any holds where one of its conditions holds")
+@wrong(
+    "1.4",
+    "te.any holds where one of its conditions holds",
+    hint="te.if_then_else(condition, then, else)",
+)
 def any_instead_of_all(n):
     def rule(A, i):
         inside = te.any(i > 0, i < n - 1)
@@ -1056,7 +1132,9 @@ def branches_swapped(n):
 
 
 @wrong(
-    "1.4", "The index `i - 1` into A runs from -1 to 21, but only 0 to 22 exist there. A condition"
+    "1.4",
+    "The index `i - 1` into A runs from -1 to 21, but only 0 to 22 exist there. A condition",
+    hint="Try i = 0, 1, n - 2 and n",
 )
 def left_guard_lets_zero_through(n):
     def rule(A, i):
@@ -1099,7 +1177,7 @@ def right_guard_too_strict(n):
     return filtered(rule, n)
 
 
-@wrong("1.4", "not as its nearest element")
+@wrong("1.4", "not as its nearest element", hint="Write B[0] out: the same")
 def clamped(n):
     return filtered(lambda A, i: (A[te.max(i - 1, 0)] + A[i] + A[te.min(i + 1, n - 1)]) / 3.0, n)
 
@@ -1136,7 +1214,7 @@ def mean_of_those_that_exist(n):
     return filtered(rule, n)
 
 
-@wrong("1.4", "The division by 3 is missing")
+@wrong("1.4", "The division by 3 is missing", hint="An average of three: one")
 def not_divided(n):
     return filtered(lambda A, i: guarded(A, i, n), n)
 
@@ -1165,7 +1243,7 @@ def divided_as_integers(n):
     return filtered(lambda A, i: guarded(A, i, n) // 3, n)
 
 
-@wrong("1.4", "A[i] itself is missing from the sum")
+@wrong("1.4", "A[i] itself is missing from the sum", hint="Count the terms of your sum")
 def only_the_neighbours(n):
     return filtered(lambda A, i: (guarded(A, i, n) - A[i]) / 3.0, n)
 
@@ -1182,7 +1260,7 @@ def window_of_two(n):
     return [A, B]
 
 
-@wrong("1.4", "B has shape (21,); expected (23,)")
+@wrong("1.4", "B has shape (21,); expected (23,)", hint="B has as many elements as")
 def only_where_both_neighbours_exist(n):
     A = te.placeholder((n,), name="A")
     return [A, te.compute((n - 2,), lambda i: (A[i] + A[i + 1] + A[i + 2]) / 3.0, name="B")]
@@ -1195,7 +1273,11 @@ def stencil_of_three_or_more(n):
     return filtered(lambda A, i: guarded(A, i, n) / 3.0, n)
 
 
-@wrong("1.4", "The index `i - 1` into padded runs from -1 to 21, but only 0 to 24 exist")
+@wrong(
+    "1.4",
+    "The index `i - 1` into padded runs from -1 to 21, but only 0 to 24 exist",
+    hint="Where does A[0] lie in your",
+)
 def padding_read_too_early(n):
     A = te.placeholder((n,), name="A")
     padded = te.compute(
@@ -1222,7 +1304,7 @@ def fills_b_in_a_loop(n):
     return [A, B]
 
 
-@wrong("1.4", "element 1 is a list")
+@wrong("1.4", "element 1 is a list", hint="The docstring ends with the")
 def list_of_elements(n):
     A = te.placeholder((n,), name="A")
     return [A, [A[i] / 3.0 for i in range(n)]]

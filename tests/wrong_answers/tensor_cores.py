@@ -68,17 +68,23 @@ def tile_from_the_inside(sch, warps, each, depth):
         sch.bind(loop, axis)
 
 
-@wrong("tensor_cores.1", "the loop nest is what it was before")
+@wrong(
+    "tensor_cores.1", "the loop nest is what it was before", hint="Which object do your primitives"
+)
 def tile_nothing(sch, warps, each, depth):
     sch.get_sblock("C")
 
 
-@wrong("tensor_cores.1", "sch.blockize(it) makes it of the last three loops")
+@wrong(
+    "tensor_cores.1",
+    "sch.blockize(it) makes it of the last three loops",
+    hint="What is replaced later is",
+)
 def tile_without_a_block(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, blockize=None)
 
 
-@wrong("tensor_cores.1", "and nothing is bound")
+@wrong("tensor_cores.1", "and nothing is bound", hint="A warp works as one: threadIdx.x")
 def tile_only_split(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, fuse=(), bound=(), blockize=None)
 
@@ -127,7 +133,7 @@ def tile_with_x_and_y_exchanged(sch, warps, each, depth):
     )
 
 
-@wrong("tensor_cores.1", "expected depth")
+@wrong("tensor_cores.1", "expected depth", hint="Read each split from the")
 def tile_with_depth_outside(sch, warps, each, depth):
     tile_but(sch, warps, each, depth, ki=[depth, None, EDGE])
 
@@ -142,6 +148,19 @@ def tile_with_a_warps_tiles_far_apart(sch, warps, each, depth):
     i, j, k = sch.get_loops(sch.get_sblock("C"))
     by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
     bx, fj, column, jt = sch.split(j, [None, each[1], warps[1], EDGE])
+    ko, ki, kt = sch.split(k, [None, depth, EDGE])
+    sch.reorder(by, bx, row, column, ko, ki, fi, fj, it, jt, kt)
+    warp = sch.fuse(row, column)
+    for loop, axis in zip((by, bx, warp), ("blockIdx.y", "blockIdx.x", "threadIdx.y"), strict=True):
+        sch.bind(loop, axis)
+    sch.blockize(it)
+
+
+@wrong("tensor_cores.1", "Expected the tiles of a block together, 2 x 3 warps")
+def tile_with_a_warps_rows_far_apart(sch, warps, each, depth):
+    i, j, k = sch.get_loops(sch.get_sblock("C"))
+    by, fi, row, it = sch.split(i, [None, each[0], warps[0], EDGE])
+    bx, column, fj, jt = sch.split(j, [None, warps[1], each[1], EDGE])
     ko, ki, kt = sch.split(k, [None, depth, EDGE])
     sch.reorder(by, bx, row, column, ko, ki, fi, fj, it, jt, kt)
     warp = sch.fuse(row, column)
@@ -202,12 +221,14 @@ def fragments_with_the_copies_unrolled(sch):
         sch.unroll(fj)
 
 
-@wrong("tensor_cores.2", "the loop nest is what it was before")
+@wrong(
+    "tensor_cores.2", "the loop nest is what it was before", hint="Which object do your primitives"
+)
 def fragments_of_nothing(sch):
     sch.get_sblock("C_o")
 
 
-@wrong("tensor_cores.2", "mma_sync adds to a fragment")
+@wrong("tensor_cores.2", "mma_sync adds to a fragment", hint="Three kinds of fragments")
 def fragments_without_sums(sch):
     fragments_but(sch, sums=None)
 
@@ -227,7 +248,9 @@ def fragments_in_each_others_scope(sch):
     fragments_but(sch, scopes=("wmma.matrix_b", "wmma.matrix_a"))
 
 
-@wrong("tensor_cores.2", "all of C would have to lie in fragments")
+@wrong(
+    "tensor_cores.2", "all of C would have to lie in fragments", hint="A fragment is loaded when"
+)
 def fragments_stored_at_the_end(sch):
     fragments_but(sch, store_at=None)
 
@@ -269,6 +292,7 @@ def share_but(
     fetch=True,
     exchanged=False,
     runs=False,
+    columns_outside=False,
 ):
     """The reference, with one thing changed."""
     loops = sch.get_loops(sch.get_sblock("C_o"))
@@ -279,7 +303,11 @@ def share_but(
             sch.compute_at(copy, loops[at])
         if not fetch:
             continue
-        piece = sch.fuse(*sch.get_loops(copy)[-2:])
+        row, column = sch.get_loops(copy)[-2:]
+        if columns_outside:
+            sch.reorder(column, row)
+            row, column = column, row
+        piece = sch.fuse(row, column)
         if exchanged:
             _, in_x, in_y, lane = sch.split(piece, [None, threads, warps, width])
         elif runs:
@@ -307,12 +335,14 @@ def share_with_the_last_axis_but_one(sch):
     share_but(sch, align=(-2, 16, 8))
 
 
-@wrong("tensor_cores.3", "the loop nest is what it was before")
+@wrong(
+    "tensor_cores.3", "the loop nest is what it was before", hint="Which object do your primitives"
+)
 def share_nothing(sch):
     sch.get_sblock("C_o")
 
 
-@wrong("tensor_cores.3", '"B_wmma.matrix_b" still loads from B')
+@wrong("tensor_cores.3", '"B_wmma.matrix_b" still loads from B', hint="What all warps of a block")
 def share_a_only(sch):
     share_but(sch, names=("A_wmma.matrix_a",))
 
@@ -322,7 +352,7 @@ def share_in_local_memory(sch):
     share_but(sch, scope="local", align=None)
 
 
-@wrong("tensor_cores.3", "once for each piece")
+@wrong("tensor_cores.3", "once for each piece", hint="Which loop is entered once")
 def share_inside_of_ki(sch):
     share_but(sch, at=4, fetch=False)
 
@@ -332,7 +362,7 @@ def share_outside_of_all_loops(sch):
     share_but(sch, at=None, fetch=False)
 
 
-@wrong("tensor_cores.3", "an instruction for 32 called by one")
+@wrong("tensor_cores.3", "an instruction for 32 called by one", hint="The elements of a piece are")
 def share_among_warps_only(sch):
     share_but(sch, x=None)
 
@@ -357,7 +387,11 @@ def share_with_vectors_as_for_float32(sch):
     share_but(sch, width=4)
 
 
-@wrong("tensor_cores.3", "threadIdx.x stands outside of threadIdx.y")
+@wrong(
+    "tensor_cores.3",
+    "threadIdx.x stands outside of threadIdx.y",
+    hint="Neighbouring threads should",
+)
 def share_with_x_outside(sch):
     share_but(sch, exchanged=True)
 
@@ -367,7 +401,11 @@ def share_in_runs(sch):
     share_but(sch, runs=True)
 
 
-@wrong("tensor_cores.3", "begin in the same bank of shared memory")
+@wrong(
+    "tensor_cores.3",
+    "begin in the same bank of shared memory",
+    hint="A row that is a little longer",
+)
 def share_without_spreading_the_rows(sch):
     share_but(sch, align=None)
 
@@ -375,6 +413,16 @@ def share_without_spreading_the_rows(sch):
 @wrong("tensor_cores.3", "at an address that is no multiple of 16")
 def share_with_an_offset_of_two(sch):
     share_but(sch, align=(0, 32, 2))
+
+
+@wrong("tensor_cores.3", "the two loops were fused with the columns outside")
+def share_column_by_column(sch):
+    share_but(sch, columns_outside=True)
+
+
+@wrong("tensor_cores.3", "not all of its readers stand in that loop")
+def share_inside_of_the_product(sch):
+    share_but(sch, at=5)
 
 
 # -------------------------------------------------------------------------------------- 4 tensorize
@@ -416,12 +464,18 @@ def tensorize_by_numbers(sch, instructions):
         sch.tensorize(sch.get_loops(sch.get_sblock(name))[-depth], instructions[key])
 
 
-@wrong("tensor_cores.4", "the loop nest is what it was before")
+@wrong(
+    "tensor_cores.4", "the loop nest is what it was before", hint="Which object do your primitives"
+)
 def tensorize_nothing(sch, instructions):
     sch.get_sblock("C")
 
 
-@wrong("tensor_cores.4", "The multiplication (C) is still made of loops")
+@wrong(
+    "tensor_cores.4",
+    "The multiplication (C) is still made of loops",
+    hint="Four kinds of blocks become",
+)
 def tensorize_the_copies_only(sch, instructions):
     tensorize_but(sch, instructions, multiply=None)
 

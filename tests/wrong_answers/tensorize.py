@@ -70,7 +70,7 @@ def dot_product_without_offset_factors(lanes):
     return description
 
 
-@wrong("tensorize.1", "none is a reduction")
+@wrong("tensorize.1", "none is a reduction", hint="The instruction adds four")
 def dot_product_without_a_reduction(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -129,7 +129,7 @@ def dot_product_that_starts_anew(lanes):
     return description
 
 
-@wrong("tensorize.1", "A's bytes count as signed")
+@wrong("tensorize.1", "A's bytes count as signed", hint="What is the product of 200")
 def dot_product_of_signed_bytes(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -207,7 +207,7 @@ def dot_product_with_b_turned_round(lanes):
     return description
 
 
-@wrong("tensorize.1", "contain no sblock")
+@wrong("tensorize.1", "contain no sblock", hint="The description is a program")
 def dot_product_without_a_block(lanes):
     @T.prim_func(s_tir=True)
     def description(
@@ -319,7 +319,7 @@ def pack_with_the_four_unrolled(sch, columns):
     sch.unroll(sch.get_loops(copy)[-1])
 
 
-@wrong("tensorize.2", "the loop nest is what it was before")
+@wrong("tensorize.2", "the loop nest is what it was before", hint="Which object do your primitives")
 def pack_nothing(sch, columns):
     sch.get_sblock("C")
 
@@ -349,7 +349,7 @@ def pack_into_registers(sch, columns):
     pack_but(sch, columns, scope="local")
 
 
-@wrong("tensorize.2", "transform_layout is missing")
+@wrong("tensorize.2", "transform_layout is missing", hint="The instruction reads four")
 def pack_without_a_layout(sch, columns):
     sch.cache_read(sch.get_sblock("C"), 1, "global")
 
@@ -372,7 +372,7 @@ def pack_with_the_four_far_apart(sch, columns):
     pack_but(sch, columns, layout=layout)
 
 
-@wrong("tensorize.2", "so that it writes byte after byte")
+@wrong("tensorize.2", "so that it writes byte after byte", hint="The copy is made once, by")
 def pack_with_the_loops_as_b_has_them(sch, columns):
     pack_but(sch, columns, order=("ko", "four", "panel", "column"), parallel=False)
 
@@ -419,17 +419,19 @@ def tensorize_but(sch, name, at=3, vectorize=True, loop=6):
         sch.tensorize(loops[loop], name)
 
 
-@wrong("tensorize.3", "the loop nest is what it was before")
+@wrong("tensorize.3", "the loop nest is what it was before", hint="Which object do your primitives")
 def tensorize_nothing(sch, name):
     sch.get_sblock("C")
 
 
-@wrong("tensorize.3", "No loop has been replaced")
+@wrong("tensorize.3", "No loop has been replaced", hint="Which loops does the description")
 def tensorize_without_tensorizing(sch, name):
     tensorize_but(sch, name, loop=None)
 
 
-@wrong("tensorize.3", "the description of the instruction only adds")
+@wrong(
+    "tensorize.3", "the description of the instruction only adds", hint="The instruction only adds"
+)
 def tensorize_before_decomposing(sch, name):
     sch.tensorize(sch.get_loops(sch.get_sblock("C"))[6], name)
 

@@ -32,6 +32,7 @@ from tvm_practice.common.verify import Wrong
 SECONDS = 60.0
 
 TODO, RIGHT, WRONG = "todo", "right", "wrong"
+PRINTED_SHOWN = 12  # lines
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,16 @@ class Check:
 
     def hint_for(self, diagnosis: str) -> str:
         """The hint that belongs to a diagnosis; "" where only the tiers help."""
-        return next((hint for phrase, hint in self.told.items() if phrase in diagnosis), "")
+        return next((hint for told, hint in self.told.items() if re.search(told, diagnosis)), "")
+
+
+# The hint for whatever step is told that it left the loop nest as it was.
+UNCHANGED = {
+    "the loop nest is what it was before": (
+        "Which object do your primitives belong to? Only those of the `sch` that was given change "
+        "it."
+    ),
+}
 
 
 def check(
@@ -101,8 +111,8 @@ def check(
 ) -> Callable[[Callable], Check]:
     """Declare the check of an exercise, and its hints from a nudge to nearly the code.
 
-    told: hints for whoever was told a diagnosis, by a phrase of it; the first that it contains
-    counts. The diagnosis says what is wrong, the hint which way to look.
+    told: hints for whoever was told a diagnosis, by a regular expression that is found in it; the
+    first counts. The diagnosis says what is wrong, its hint which way to look.
 
     The hints stand here, not in the lesson: beside the gap they would be read before the gap is
     tried.
@@ -246,7 +256,9 @@ def _by_the_body(printed: str) -> str:
     lines = [
         line[:200] for line in text.splitlines() if not re.match(r"\[\d\d:\d\d:\d\d\] /", line)
     ]
-    return "\n".join(lines[-20:])
+    before = len(lines) - PRINTED_SHOWN
+    left_out = [f"... {before} lines before these"] if before > 0 else []
+    return "\n".join([*left_out, *lines[-PRINTED_SHOWN:]])
 
 
 def _told(error: Exception, body: Callable[..., Any]) -> str:

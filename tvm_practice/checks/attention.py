@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.checks.on_gpu import X, Y
 from tvm_practice.common import verify
 from tvm_practice.common.cuda.simulate import Simulated
@@ -61,7 +62,9 @@ def assert_attends(sch, trial: Trial, case, done: str) -> Simulated:
     q *= 3  # scores far apart: the highest changes, and what is left out of a row shows
     function = on_gpu.compiled(sch)
     got = verify.run(function, (q, k, v), shape)
-    verify.assert_close(got, *attention_reference(q, k, v), length + d, "O")
+    want, magnitude = attention_reference(q, k, v)
+    writer = partial(function.written, "O")
+    verify.assert_close(got, want, magnitude, length + d, "O", written=writer)
     return function
 
 
@@ -99,6 +102,16 @@ def exists(sch, name: str) -> bool:
         "new = T.max(highest, score); the total is total * T.exp(highest - new) + "
         "T.exp(score - new)",
     ),
+    told={
+        "as it is|new term|only where|own term": (
+            "Follow two scores by hand, first 0 and then 5: the old total was made with the old "
+            "highest. What must it be multiplied with?"
+        ),
+        "overflows|the new highest is": (
+            "Every exponent must be 0 or less. Which of the two, the old highest or the new "
+            "score, is the larger one?"
+        ),
+    },
 )
 def extend(body: Callable, trial: Trial) -> None:
     from tvm import te
@@ -191,6 +204,13 @@ def _assert_extended(highest, total, score, new, sums) -> None:
         'sch.transform_layout("K_load", ("write", 0), lambda j, k: (k, j)); then for each name '
         "fuse, split by [None, *threads, WIDTH], bind the middle two, vectorize the last",
     ),
+    told={
+        **UNCHANGED,
+        "turns it round|is bound|along threadIdx.y|expected WIDTH|inner one|a run of Q": (
+            "Three copies, each shared out among all threads: y outside, x inside, then WIDTH "
+            "neighbours at once. And one of them is read along the other dimension."
+        ),
+    },
 )
 def fetch(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -255,6 +275,16 @@ def _assert_fetched(loops, name: str, threads: tuple[int, int]) -> None:
         "y, yi = sch.split(i, [threads[0], None]); x, xi = sch.split(j, [threads[1], None]); ko, "
         "ki = sch.split(k, [None, deep]); reorder(y, x, ko, ki, yi, xi)",
     ),
+    told={
+        **UNCHANGED,
+        "reads K_shared itself|made outside of ki|times the loads|at a time": (
+            "For one ki a thread needs a few numbers of each factor. Copy these and no more, each "
+            "in one access where they are neighbours."
+        ),
+        "y, x|y and": (
+            "Each thread has rows along y and columns along x, and runs through all of k itself."
+        ),
+    },
 )
 def product(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -343,6 +373,13 @@ def _assert_factor(sch, name: str, factor: str) -> None:
         "by side, as in own_tile.",
         'y, own = sch.split(rows, [threads[0], None]); bind y to "threadIdx.y"; unroll own',
     ),
+    told={
+        **UNCHANGED,
+        "no other can read|numbers of all|side by side": (
+            "A row belongs to the threads of one y. Which loop over rows is theirs to share, and "
+            "which part of it stays with a thread?"
+        ),
+    },
 )
 def own_rows(body: Callable, trial: Trial) -> None:
     for case in CASES:

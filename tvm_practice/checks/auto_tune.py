@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -13,8 +14,9 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import UNCHANGED, Trial, check
 from tvm_practice.common import verify
+from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -63,6 +65,22 @@ def reference_task(size: Size, seed: int, strategy: ms.SearchStrategy | None = N
             "search_strategy=strategy, rand_state=seed)`"
         ),
     ),
+    told={
+        "returned a IRModule|target of|does not hold|could not be repeated": (
+            "vector_add_task above passes five things on. Count yours."
+        ),
+        "arguments of shapes|in the order A, B, C": (
+            "te.create_prim_func takes the arguments of the function in their order. Which is it, "
+            "and what shape has each?"
+        ),
+        (
+            "scheduled already|No block of the program is named|expected float32|"
+            "elements of C are wrong"
+        ): (
+            "The program is the one of exercise 1.1, as it is declared, untouched by any "
+            "schedule. What is different in yours?"
+        ),
+    },
 )
 def matmul_task(body: Callable, trial: Trial) -> None:
     for M, N, K in ((17, 9, 33), (6, 31, 14)):
@@ -193,6 +211,37 @@ MOST_UNROLLED = 2 * 16 * 64 * 16
             "`sch.decompose_reduction(block, k0)`"
         ),
     ),
+    told={
+        **UNCHANGED,
+        "left open|the same for every|not left to the search|No tile is sampled": (
+            "A search can only choose what is sampled by the schedule itself. Which numbers of "
+            "yours does Python choose?"
+        ),
+        "preserve_unit_loops": (
+            "A candidate may have a tile of one row. What becomes of a loop with a single "
+            "iteration when a block is moved, and which loops do you count on afterwards?"
+        ),
+        "on one thread|not the outermost": (
+            "Threads are started wherever the loop is entered. Which loops can be one, outside of "
+            "everything?"
+        ),
+        "by a test inside|zeroing would stand": (
+            "Each sum starts at 0 once, before its first k. Which loop over k is the outer one?"
+        ),
+        "in memory for every k|larger than a register": (
+            "A tile lies in registers while k runs, and leaves them before the next tile. Which "
+            "two calls of phase 2 did that?"
+        ),
+        "no address|constant indices|not vectorized": (
+            "Go through the loops of the tile and of its copy: rows are written out, columns are "
+            "vectors. Which is neither?"
+        ),
+        "nothing was gained": ("What is to become of the inner part of k, which is small?"),
+        "takes minutes": (
+            "What is unrolled is written out. How large may a sampled factor be? "
+            "sch.sample_perfect_tile has a word for it."
+        ),
+    },
 )
 def matmul_space(body: Callable, trial: Trial) -> None:
     with_body = _padded(DIVISIBLE)
@@ -429,7 +478,9 @@ def _assert_multiplies(sch: Schedule, size: Size, trial: Trial) -> None:
         ) from None
     want, magnitude = verify.matmul_reference(a, b)
     got = verify.run(function, (a, b), (M, N))
-    verify.assert_close(got, want, magnitude, K + 4, f"C (a candidate at {M} x {N} x {K})")
+    what = f"C (a candidate at {M} x {N} x {K})"
+    writer = partial(written, sch.mod, "C")
+    verify.assert_close(got, want, magnitude, K + 4, what, written=writer)
 
 
 # ---------------------------------------------------------------------------------------------- 5.3
@@ -529,6 +580,24 @@ def _watched_xgboost() -> Iterator[list[tuple[str, int]]]:
             "`return model`"
         ),
     ),
+    told={
+        "guided by|never trained|never asked it": (
+            "Which model guides the search, when does it learn for the first time, and from how "
+            "many measurements on is it asked?"
+        ),
+        "of the earlier one|some of them twice": (
+            "The database may hold records of an earlier run. Which call learns from those, and "
+            "how often must it be made?"
+        ),
+        "were left to measure|at once; batch|expected 12": (
+            "Count what the database holds before each batch: when is the search done, and how "
+            "many may the next batch have?"
+        ),
+        "end the search": (
+            "tune_blindly above opens the search and closes it. Which call is the last?"
+        ),
+        "returned None": ("Who calls this asks the model afterwards."),
+    },
 )
 def tune(body: Callable, trial: Trial) -> None:
     batch, size = 4, (64, 96, 48)
@@ -648,6 +717,23 @@ def _left_open(task) -> bool:
         "`fastest = database.get_top_k(database.commit_workload(module), 1)`, then `return "
         "replay(fastest[0]) if fastest else None`",
     ),
+    told={
+        "One makes it|trace of the record|expected a Schedule": (
+            "A record holds what was decided, no program. What of the lesson makes a schedule of "
+            "one?"
+        ),
+        "slowest|measured first|shortest single|second best": (
+            "Records are compared by what they took on the whole. Which call of the database "
+            "sorts them?"
+        ),
+        "another program's": (
+            "A database may hold records of several programs. Which of its calls knows to which "
+            "one a record belongs?"
+        ),
+        "was empty|may have failed|returned a schedule": (
+            "What is there to return when nothing was measured, or nothing worked?"
+        ),
+    },
 )
 def best_schedule(body: Callable, trial: Trial) -> None:
     size, other = (64, 96, 48), (32, 32, 16)

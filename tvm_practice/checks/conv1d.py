@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
+from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -124,7 +126,9 @@ def assert_convolves(module, trial: Trial, M: int, N: int) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise Wrong(f"TVM cannot compile this program: {reason}") from None
     got = verify.run(function, (d, w), (M + N - 1,))
-    verify.assert_close(got, want, magnitude, N, f"C (for {M} samples, {N} taps)", reasons)
+    what = f"C (for {M} samples, {N} taps)"
+    writer = partial(written, module, "C")
+    verify.assert_close(got, want, magnitude, N, what, reasons, writer)
 
 
 def block_of(nest: LoopNest, name: str, why: str) -> Block:
@@ -156,6 +160,20 @@ def assert_length(block: Block, M: int, N: int) -> None:
         "te.sum(tirx.if_then_else(tirx.all(i - k >= 0, i - k < M), D[i - k] * W[k], "
         "tirx.const(0.0, 'float32')), axis=k), in a te.compute of shape (M + N - 1,)",
     ),
+    told={
+        "it should run over|memory outside": (
+            "Write out C[0] and the last C[i]: which taps meet a sample there, and which would "
+            "need a sample that does not exist?"
+        ),
+        "That is the correlation": (
+            "In a convolution the two indices of a term add up to i. Do yours?"
+        ),
+        "Select computes both|has a condition, where=": (
+            "A test must stand around the read itself, so that nothing is read where there is "
+            "nothing. Which of the functions named above does that?"
+        ),
+        "'same'": ("How many places has the filter when it may hang out at both ends?"),
+    },
 )
 def over_taps(body: Callable, trial: Trial) -> None:
     for M, N in SHAPES:
@@ -187,6 +205,20 @@ def over_taps(body: Callable, trial: Trial) -> None:
         "T = te.compute((length,), lambda i: te.sum(P[i + N - 1 - k] * W[k], axis=k), name='T'); "
         "C = te.compute((M + N - 1,), lambda i: T[i], name='C')",
     ),
+    told={
+        "That is the correlation": (
+            "In a convolution the two indices of a term add up to i. How far has the padding "
+            "moved the samples?"
+        ),
+        "Select computes both|has a condition, where=|still tests every term": (
+            "The test belongs where the zeros are made, once for each of them. Which of the "
+            "stages is that?"
+        ),
+        "by N - 1 taken as N|P has|T has": (
+            "Take N = 3 and two samples, and draw P: how many zeros stand before the first "
+            "sample, and how many behind the last?"
+        ),
+    },
 )
 def padded(body: Callable, trial: Trial) -> None:
     for M, N in SHAPES:
@@ -285,6 +317,17 @@ def told(block: Block) -> str:
         'i, k = sch.get_loops(sch.get_sblock("T")); io, iv, lane = sch.split(i, [None, vectors, '
         "lanes]); sch.reorder(io, k, iv, lane); sch.vectorize(lane)",
     ),
+    told={
+        **UNCHANGED,
+        "with k outermost|waits for the one before|expected io, k, iv, lane": (
+            "Say of each loop what it chooses: which tile, which tap, which vector of the tile, "
+            "which lane of the vector."
+        ),
+        "none is vectorized|goes from one vector to the next|is a reduction": (
+            "The lanes of a vector are results that lie side by side. Which loop goes from one to "
+            "its neighbour?"
+        ),
+    },
 )
 def vectorize(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -342,6 +385,20 @@ def vectorize(body: Callable, trial: Trial) -> None:
         "part; "
         "sch.decompose_reduction(block, k)",
     ),
+    told={
+        "after all the loops|stands inside of k": (
+            "A tile may leave the registers when its last tap is done and before the next tile "
+            "begins. Which loop goes from tile to tile?"
+        ),
+        "has a single loop|lanes, vectorized|copy's loop over vectors|of a tile, is serial": (
+            "The sums and their copy have the same two loops, vectors and lanes. Which kind has "
+            "each in both?"
+        ),
+        "tested for every tap|Call it last": (
+            "decompose_reduction takes the loops as they are when it is called. When in your "
+            "answer is that, and before which loop does it put the zeroing?"
+        ),
+    },
 )
 def registers(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -441,6 +498,14 @@ def _assert_in_registers(after: LoopNest, call: str, vectors: int, lanes: int) -
         '*_, k, _, _ = sch.get_loops(sch.get_sblock("T_update")); _, tap, residue = sch.split(k, '
         "[None, taps, lanes]); sch.reorder(residue, tap); sch.unroll(tap)",
     ),
+    told={
+        **UNCHANGED,
+        "read the same samples|stands outside of|reorder puts|residue serial|one tap at a time": (
+            "Write down which sample result i reads for tap k, and find the pairs (i, k) that "
+            "read the same. Which of your loops runs over just these, and is it the one that is "
+            "written out?"
+        ),
+    },
 )
 def reuse(body: Callable, trial: Trial) -> None:
     for case in TAPS_CASES:
@@ -550,6 +615,15 @@ def _assert_counts(block: Block, count: int) -> None:
         'block, thread = sch.split(i, [None, count]); sch.bind(block, "blockIdx.x"); '
         'sch.bind(thread, "threadIdx.x")',
     ),
+    told={
+        "none is bound|nothing is bound": (
+            "A kernel has blocks, and each block has threads. Which loop goes to which?"
+        ),
+        "one after the other: there are|as virtual threads|threads; expected|results that lie": (
+            "Read the split from the outside: how many blocks, then how many threads. Which of "
+            "its two parts steps from a result to its neighbour?"
+        ),
+    },
 )
 def bind_threads(body: Callable, trial: Trial) -> None:
     from tvm import te
@@ -600,6 +674,15 @@ def _virtual(M: int, N: int, each: int, count: int):
         "block, virtual, thread = sch.split(i, [None, each, count]), then bind the three to "
         '"blockIdx.x", "vthread.x", "threadIdx.x"',
     ),
+    told={
+        "no loop is bound|nothing is bound": (
+            "Three parts of one loop, three axes. Which of them is still a loop?"
+        ),
+        "expected 8|virtual threads; expected|results that lie": (
+            "Read the split from the outside: blocks, virtual threads, threads. The innermost "
+            "steps from a result to its neighbour; with which extent is each part given?"
+        ),
+    },
 )
 def bind_virtual_threads(body: Callable, trial: Trial) -> None:
     for (M, N), each, count in ON_GPU:
@@ -641,6 +724,20 @@ def bind_virtual_threads(body: Callable, trial: Trial) -> None:
         "W = sch.cache_read(T, 1, 'shared'); sch.set_scope(P, 0, 'shared'); for both: compute_at "
         "block, then fetch; sch.set_scope(T, 0, 'local'); sch.reverse_compute_at(C, thread)",
     ),
+    told={
+        "in global memory|reads W itself": (
+            "What all threads of a block read lies in one scope, what one thread alone keeps in "
+            "another. Which stage belongs where?"
+        ),
+        "inside of k|stores as results": (
+            "How often is the loop entered in which you have put that block, and how often need "
+            "it be done?"
+        ),
+        "fills P by itself|is bound": (
+            "Each stage of the kernel has loops of its own. Which of them are not yet shared out "
+            "among the threads?"
+        ),
+    },
 )
 def place(body: Callable, trial: Trial) -> None:
     for (M, N), each, count in ON_GPU:

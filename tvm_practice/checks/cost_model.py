@@ -34,6 +34,19 @@ def _kind(value: Any) -> str:
         "`np.stack([np.concatenate([stores.max(axis=0), stores.sum(axis=0)]) for stores in "
         "features])`",
     ),
+    told={
+        (
+            r"for each feature \(the|before the largest|side by side|is the mean|"
+            r"largest magnitude|first store|above the other"
+        ): (
+            "Take two stores with three features each and write the answer down: which six "
+            "numbers, in which order?"
+        ),
+        "rows of different|list' object|single numbers|one list of arrays|returned a list": (
+            "Each entry of `features` has its own number of rows. What is made of one entry, and "
+            "what of all the answers?"
+        ),
+    },
 )
 def pool(body: Callable, trial: Trial) -> None:
     for width in (5, 164):
@@ -41,7 +54,17 @@ def pool(body: Callable, trial: Trial) -> None:
         features = [trial.rng.normal(size=(n, width)).astype("float32") for n in stores]
         given = [one.copy() for one in features]
         call = f"pool(...) of {len(stores)} candidates with {width} features a store"
-        got = trial.call(body, features)
+        try:
+            got = trial.call(body, features)
+        except Wrong as error:
+            told = str(error).rstrip(".")
+            if "NumPy refuses: rows" not in told and "'list' object" not in told:
+                raise
+            raise Wrong(
+                f"{told}. `features` is a list with an array for each candidate. These have "
+                f"{', '.join(map(str, stores))} rows, one for each store, and {width} columns: "
+                "taken over the rows (axis 0), all give rows of one length."
+            ) from None
         if not isinstance(got, np.ndarray):
             raise Wrong(
                 f"{call} returned {_kind(got)}; expected one array with a row for each candidate. "
@@ -128,6 +151,17 @@ ROWS = 160
         "`table.set_group([len(seconds)])`, then xgboost.train as above with "
         '`{"objective": "rank:pairwise", "seed": seed}`',
     ),
+    told={
+        "ranks the slowest": (
+            "A ranker puts the highest label first. What is highest for the fastest candidate?"
+        ),
+        "reg:squarederror|expected TREES|max_depth": (
+            "Compare what you pass to XGBoost with what the lesson names, one by one."
+        ),
+        "same score|2 groups": (
+            "A ranker compares only what is in one group. Which candidates are to be compared?"
+        ),
+    },
 )
 def train_ranker(body: Callable, trial: Trial) -> None:
     features = trial.rng.normal(size=(2 * ROWS, 6)).astype("float32")
@@ -233,6 +267,22 @@ MANY = 4000
         "`accepted = rng.random(len(candidates)) < np.exp(change / temperature)`; the rest is "
         "climb_step's.",
     ),
+    told={
+        (
+            "never takes a step|temperature is left|divide by the temp|Better is higher|"
+            "every step|comparison with|steps that improve"
+        ): (
+            "Put numbers in: a step that improves by 1, one that loses 1, at temperature 1 and at "
+            "0.1. How likely should each be taken?"
+        ),
+        "old ones|what `predict` says|changed the arrays": (
+            "Each walker stays or goes. What are its setting and its score in either case?"
+        ),
+        "one draw|only ever changed|some of the steps|took other steps|same in every call": (
+            "Draws come from the generator that is given: one for each walker, over all knobs and "
+            "all their settings."
+        ),
+    },
 )
 def anneal_step(body: Callable, trial: Trial) -> None:
     table = trial.rng.normal(size=lesson.COUNT)
@@ -407,6 +457,16 @@ FREE = 14  # candidates that are left near the end of a search
         "`batch = fresh[: size - round(epsilon * size)]`, and "
         "`random_batch(measured | set(batch), size - len(batch), rng)` behind it",
     ),
+    told={
+        "measured before|batch once|in the batch already": (
+            "Two things may not be chosen: what was measured, and what is in the batch already. "
+            "Where do you look?"
+        ),
+        "random places|best-ranked|what the search found|such places": (
+            "With epsilon 0.25 and a batch of eight: how many places are random, and which "
+            "candidates may they go to?"
+        ),
+    },
 )
 def choose_batch(body: Callable, trial: Trial) -> None:
     from_found = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.checks.on_gpu import bound
 from tvm_practice.common import verify
 from tvm_practice.common.cuda.simulate import Simulated
@@ -58,7 +59,9 @@ def assert_convolves(sch, trial: Trial, case) -> Simulated:
     function = on_gpu.compiled(sch)
     got = verify.run(function, (x, f), x.shape)
     what = f"Y (for {B} x {C} images of {H} x {W})"
-    verify.assert_close(got, reference(x, f), reference(abs(x), abs(f)), K * K, what)
+    want, magnitude = reference(x, f), reference(abs(x), abs(f))
+    writer = partial(function.written, "Y")
+    verify.assert_close(got, want, magnitude, K * K, what, written=writer)
     return function
 
 
@@ -144,6 +147,14 @@ def _assert_tile(block: Block, tile: Tile, shape, call: str) -> None:
                 f"{', '.join(feeds(block, place))}; expected {axis}."
             )
     extents = block.loops[y].extent, block.loops[x].extent
+    for place, axis, size, own in ((y, "h", tile[0], shape[3]), (x, "w", tile[1], 1)):
+        loop = block.loops[place]
+        if loop.extent != size and block.strides[place] != own:
+            raise Wrong(
+                f"{loop.name}, which is {loop.kind}, is the outer part of {axis}: it counts tiles, "
+                f"and the {size} places in a tile are left to a loop. Threads are the inner "
+                "parts, ty and tx: sch.split returns the outer loop first, then the inner."
+            )
     if extents != tile:
         if extents == tile[::-1]:
             why = "Are the two swapped?"
@@ -165,6 +176,12 @@ def _assert_tile(block: Block, tile: Tile, shape, call: str) -> None:
             "apart: that is no tile, and what they read is not shared. ty is the inner part of "
             "the split of h."
         )
+    if "threadIdx.z" in places:
+        loop = block.loops[places["threadIdx.z"]]
+        raise Wrong(
+            f"{loop.name} is bound to threadIdx.z: a block would have {loop.extent} times the "
+            "threads of a tile. Only ty and tx are threads."
+        )
 
 
 # ----------------------------------------------------------------------------------- 1 2-D blocks
@@ -175,9 +192,11 @@ def _assert_image_blocks(block: Block, shape) -> None:
     places = {axis: n for axis, n in bound(block).items() if axis.startswith("blockIdx")}
     for axis, place in places.items():
         if extra := [one for one in feeds(block, place) if one not in ("b", "c")]:
+            tiled = len(block.position("h")) > 1 or len(block.position("w")) > 1
+            why = "; a thread does the tiles of its image one after the other." if tiled else "."
             raise Wrong(
                 f"Loop {block.loops[place].name}, bound to {axis}, runs along {', '.join(extra)}; "
-                "in this step only b and c are blocks."
+                f"in this step only b and c are blocks{why}"
             )
     if len(places) == 1 and "b,c" in [block.feeds[n] for n in places.values()]:
         raise Wrong(
@@ -197,7 +216,8 @@ def _assert_image_blocks(block: Block, shape) -> None:
         if feeds(block, n) == [axis] and kind != wanted
     ]:
         raise Wrong(
-            f"There are blocks for b and c, but {' and '.join(elsewhere)} is bound. The same "
+            f"There are blocks for b and c, but {' and '.join(elsewhere)} "
+            f"{'is' if len(elsewhere) == 1 else 'are'} bound. The same "
             "blocks would run; whoever reads the grid, as in 2.6, takes x for what lies closest "
             "together, and that is c: b to blockIdx.y, c to blockIdx.x."
         )
@@ -218,6 +238,16 @@ def _assert_image_blocks(block: Block, shape) -> None:
         'b, c, *_ = sch.get_loops(sch.get_sblock("Y")); sch.bind(b, "blockIdx.y"), and c to '
         '"blockIdx.x"',
     ),
+    told={
+        **UNCHANGED,
+        (
+            "to blockIdx|left to a loop|not bound to blocks|none is bound|on one processor|"
+            "fused to one"
+        ): ("Two loops, two axes of blocks, nothing else yet. Which loop goes to which axis?"),
+        "brought together|r and s are": (
+            "r and s run over the terms of one sum. Can terms of one sum be shared out?"
+        ),
+    },
 )
 def blocks(body: Callable, trial: Trial) -> None:
     for case in CASES[:2]:
@@ -240,6 +270,13 @@ def blocks(body: Callable, trial: Trial) -> None:
         'b, c, h, *_ = sch.get_loops(sch.get_sblock("Y")); bch = sch.fuse(b, c, h); '
         'sch.bind(bch, "blockIdx.x")',
     ),
+    told={
+        "fused one is not bound|h is missing|w is fused|3 axes|one after the other": (
+            "The grid should have one block for each row of each image: which three loops count "
+            "these, and what is bound in the end?"
+        ),
+        "65,535": ("Which of the three axes of a grid may be longer than 65,535?"),
+    },
 )
 def fused_blocks(body: Callable, trial: Trial) -> None:
     for case in CASES[:2]:
@@ -303,6 +340,18 @@ def fused_blocks(body: Callable, trial: Trial) -> None:
         "Split h by [None, rows] and w by [None, columns], reorder, bind b, c, ty, tx to "
         '"blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x"',
     ),
+    told={
+        (
+            "Are the two swapped|inner part of the split|outer extent to the inner|"
+            "counts tiles|of which 4"
+        ): (
+            "Read the split from the outside: how many tiles, how many threads. Threads with "
+            "neighbouring x should have neighbouring columns."
+        ),
+        "none is bound to threadIdx|bound to threadIdx.z": (
+            "A tile has rows and columns, and its threads have two axes."
+        ),
+    },
 )
 def threads(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -327,6 +376,14 @@ def threads(body: Callable, trial: Trial) -> None:
         'The splits and the reorder of step 3; sch.bind(sch.fuse(b, c, ho, wo), "blockIdx.x"); ty '
         'to "threadIdx.y", tx to "threadIdx.x"',
     ),
+    told={
+        "one after the other|three axes|Expected one": (
+            "Everything that tells one tile from another can be fused. How many loops are that?"
+        ),
+        "of which 4|none is bound": (
+            "The inner parts of both splits are threads, as in the exercise before."
+        ),
+    },
 )
 def outer_fusion(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -379,6 +436,19 @@ def outer_fusion(body: Callable, trial: Trial) -> None:
         '"threadIdx.y" and x to "threadIdx.x"; rows and columns are sch.get(ty).extent and '
         "sch.get(tx).extent",
     ),
+    told={
+        "inlined into|all images|for every row of the filter": (
+            "One block needs one tile with its halo, once. Which loop goes from block to block, "
+            "and how is the padding moved there?"
+        ),
+        "as far away|itself has stored|only what it stored": (
+            "All threads of a block read the tile. Which memory do they share?"
+        ),
+        "all the others do|none is bound|one extent|rounds come first|inside of threadIdx.x": (
+            "The elements of the tile are shared out among the threads that there are: rounds "
+            "outside, then threadIdx.y, then threadIdx.x."
+        ),
+    },
 )
 def share(body: Callable, trial: Trial) -> None:
     for case in CASES:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isclose
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
+from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, LoopNest, loop_nest
@@ -38,6 +40,20 @@ def _elementwise(rule: Callable, n: int):
         "x = tirx.max(tirx.min(x, number(LIMIT)), number(-LIMIT)); "
         "return x * polynomial(P, x * x) / polynomial(Q, x * x)",
     ),
+    told={
+        "runs away|min and max exchanged": (
+            "Try x = 20 and x = -20 by hand: what should tanh be there, and what goes into your "
+            "quotient?"
+        ),
+        "one number at a time|calls sigmoid": (
+            "Only additions, multiplications and one division can be done on all lanes at once. "
+            "Which call of yours is a function of the library?"
+        ),
+        r"in x \* x|factor x|upside down": (
+            "tanh is odd: x times a quotient of two polynomials in x * x. Where does x stand in "
+            "yours?"
+        ),
+    },
 )
 def tanh(body: Callable, trial: Trial) -> None:
     near = trial.rng.uniform(-8, 8, 3000)
@@ -145,13 +161,19 @@ def assert_computes(
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
         raise Wrong(f"TVM cannot compile this program: {reason}") from None
-    assert_right(function, trial, M, N, K, activation)
+    assert_right(function, trial, M, N, K, partial(written, module, "G"), activation)
 
 
 def assert_right(
-    function: Callable, trial: Trial, M: int, N: int, K: int, activation: Callable = _reference_gelu
+    function: Callable,
+    trial: Trial,
+    M: int,
+    N: int,
+    K: int,
+    writer: Callable[[tuple[int, ...]], str],
+    activation: Callable = _reference_gelu,
 ) -> None:
-    """The same for a function that is ready to be called."""
+    """The same for a function that is ready to be called. writer: who wrote an element of G."""
     a, b, bias = inputs(trial, M, N, K)
     got = verify.run(function, (a, b, bias), (M, N))
     c, magnitude = verify.matmul_reference(a, b)
@@ -171,7 +193,7 @@ def assert_right(
         by_rows = activation(c + bias[:, None])
         reasons.append((by_rows, "It is bias[j], one for each column; this is bias[i]."))
     # gelu changes by at most 1.13 times what its argument changes by.
-    verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, K, "G", reasons)
+    verify.assert_close(got, want, 1.2 * (magnitude + abs(bias)) + 1.0, K, "G", reasons, writer)
 
 
 @check(
@@ -182,6 +204,15 @@ def assert_right(
         "of the same shape whose rule calls activation.",
         "G = te.compute((M, N), lambda i, j: activation(C[i, j] + bias[j]), name='G')",
     ),
+    told={
+        "before the activation|activation missing|bias missing|inside of the sum": (
+            "Three stages in a row: product, bias, activation. What does the rule of G read, and "
+            "what does it do first?"
+        ),
+        "one for each column": (
+            "How many elements has bias? Which of i and j takes that many values?"
+        ),
+    },
 )
 def expression(body: Callable, trial: Trial) -> None:
     from tvm import te, tirx
@@ -249,6 +280,20 @@ def _sizes() -> tuple[tuple[int, int, int, int, int], ...]:
         "*_, row, column = sch.get_loops(G); unroll row and ii, vectorize column; "
         "sch.decompose_reduction(block, k)",
     ),
+    told={
+        **UNCHANGED,
+        "after all the loops|many tiles are|not finished|in memory": (
+            "G can be computed when a tile of C is done, before the next one is begun, and then C "
+            "needs no memory. Which loop goes from tile to tile?"
+        ),
+        "one element after|before reverse_compute_at|rows of G": (
+            "A block that is moved gets new loops. Which kinds should they have, and when can you "
+            "give them?"
+        ),
+        "tested for every k|at k|more than one tile": (
+            "Each sum starts at 0 once, before its first k. Which is the last of your calls?"
+        ),
+    },
 )
 def fuse(body: Callable, trial: Trial) -> None:
     from tvm import te, tirx
@@ -378,6 +423,16 @@ def _assert_kinds(product: Block, epilogue: Block, zero: Block | None, k: int) -
         "product = 2 * M * N * K / (gflops * 1e9); epilogue = operations * M * N / (gflops * 1e9); "
         "one_pass = 8 * M * N / (gbytes * 1e9); return product + epilogue, product + 2 * one_pass",
     ),
+    told={
+        "1e9 operations|two operations|still to be done": (
+            "Count the operations of one element of G by hand, with K = 3. Then the unit: how "
+            "many are a giga?"
+        ),
+        "each reads and writes|hidden behind": (
+            "Which bytes move in each of the two versions, and which part of the time hides "
+            "behind which?"
+        ),
+    },
 )
 def predict(body: Callable, trial: Trial) -> None:
     cases = [(1000, 1000, 1000, 30, 200.0, 20.0), (300, 700, 50, 40, 50.0, 10.0)]
@@ -441,6 +496,14 @@ def ladder_on_gpu(M: int, N: int, K: int, threads: tuple[int, int]):
         "`sch.reverse_compute_inline(block)` puts a block into the one that writes what it reads.",
         '`sch.reverse_compute_inline(sch.get_sblock("G"))`',
     ),
+    told={
+        "There are 2 kernels|of the block .G. is bound": (
+            "One kernel has one grid. Does G run in loops of its own, or in those that make C?"
+        ),
+        "C, is still in global": (
+            "Where should the numbers lie that only one thread makes and reads?"
+        ),
+    },
 )
 def fuse_kernels(body: Callable, trial: Trial) -> None:
     M, N, K = 64, 96, 16
@@ -468,4 +531,4 @@ def fuse_kernels(body: Callable, trial: Trial) -> None:
             "One kernel, but it stores G one element at a time. The loop over a thread's columns "
             "is to be vectorized, as the store of C was."
         )
-    assert_right(function, trial, M, N, K)
+    assert_right(function, trial, M, N, K, partial(function.written, "G"))

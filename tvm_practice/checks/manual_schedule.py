@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from math import prod
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
+from tvm_practice.common.accesses import written
 from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
@@ -100,7 +102,9 @@ def assert_multiplies(sch, trial: Trial, size: Size) -> None:
         ) from None
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
-    verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
+    what = f"C (at {M} x {N} x {K})"
+    writer = partial(written, sch.mod, "C")
+    verify.assert_close(got, want, magnitude, K, what, written=writer)
 
 
 def product(nest: LoopNest) -> Block:
@@ -149,6 +153,34 @@ def shape_of(block: Block, inner: int) -> list[tuple]:
             " jo, k, ii, ji)`"
         ),
     ),
+    told={
+        **UNCHANGED,
+        (
+            "with k innermost|with k outermost|k should be the third|k lies inside|"
+            "innermost runs down|as the splits left them"
+        ): (
+            "Say of each loop what it chooses: which tile (io, jo), which k, where in the tile "
+            "(ii, ji). sch.reorder takes them in just that order."
+        ),
+        "The list of sch.split|factors swapped|returns the outer loop first|from tile to tile": (
+            "After `x, y = sch.split(i, [a, b])`, x is outside and runs a times, y inside and b "
+            "times. Which of the two has as many iterations as the tile has rows?"
+        ),
+        "split takes a list": (
+            "How many loops does the split make, and how many extents does it need to be told?"
+        ),
+        "take the arguments": (
+            "The check calls the body with several tiles. Where do rows and columns come from?"
+        ),
+        "multiply to less|more iterations than": (
+            "The number of tiles differs from call to call, the size of one does not. What stands "
+            "in the list for what nobody needs to say?"
+        ),
+        "no longer exists": (
+            "A split puts two loops in the place of one. Which of your names are from before it?"
+        ),
+        "is not split|is split as well": ("A tile is a block of C. Which two indices has C?"),
+    },
 )
 def tile(body: Callable, trial: Trial) -> None:
     for size, (rows, columns) in cases():
@@ -255,6 +287,27 @@ def _assert_tile_loops(block: Block) -> None:
         ),
         '`*_, ji = sch.get_loops(sch.get_sblock("C"))`, then `sch.vectorize(ji)`',
     ),
+    told={
+        **UNCHANGED,
+        "is a reduction": (
+            "A vector instruction writes several elements at once. Which loops lead to another "
+            "element of C, and which one stays at the same?"
+        ),
+        "down a column|from tile to tile|two loops fused": (
+            "Take two iterations of that loop, one after the other, and write down which elements "
+            "of C they write. For which loop do they lie side by side?"
+        ),
+        "takes a loop here": (
+            "sch.get_loops returns a list with the outermost loop first. Which of its five is ji?"
+        ),
+        "no loop is vectorized": (
+            "Each kind of loop has its own call. Which one gives the kind that the title of this "
+            "step names?"
+        ),
+        "as well; this step|expected the five": (
+            "One call is enough here, for one loop as 2.1 left it. What do your other calls do?"
+        ),
+    },
 )
 def vectorize(body: Callable, trial: Trial) -> None:
     for size, tile_of_case in cases():
@@ -312,6 +365,24 @@ def _assert_neighbours(block: Block, place: int) -> None:
         ),
         '`slab, *_ = sch.get_loops(sch.get_sblock("C"))`, then `sch.parallel(slab)`',
     ),
+    told={
+        **UNCHANGED,
+        "is a reduction": (
+            "Two threads may not add to the same element of C. Does every loop that you share out "
+            "lead to another element?"
+        ),
+        "lies inside of|threads would start": (
+            "Threads are started whenever the loop is entered. Which loop is entered only once?"
+        ),
+        "no loop is parallel|single iteration": (
+            "The outermost line of your nest should read `parallel`, with several iterations. A "
+            "loop that fuse or split has made is serial again, so its kind comes after."
+        ),
+        "as 2.1 left them|that was step 2.2|this step only shares": (
+            "Go through your calls: which of them touches a loop of the tile? Everything from k "
+            "inwards is done."
+        ),
+    },
 )
 def parallelize(body: Callable, trial: Trial) -> None:
     for size, tile_of_case in cases():
@@ -380,6 +451,46 @@ def parallelize(body: Callable, trial: Trial) -> None:
             " unroll ii; `sch.decompose_reduction(block, k)`"
         ),
     ),
+    told={
+        **UNCHANGED,
+        "took over the kinds|cache_write comes before|no block named": (
+            "Mind the order of the calls: what makes a block comes first, then the kinds of its "
+            "loops, and the zeroing is taken out last."
+        ),
+        "The sum is still kept": (
+            "While k runs, the sum of a tile should lie in a buffer of its own. Which call makes "
+            "one for what a block writes, and which of its arguments says where?"
+        ),
+        "The copy to C stands": (
+            "A tile may leave the registers when its last k is done and before the next tile "
+            "begins. Which loop goes from tile to tile?"
+        ),
+        "nothing in the program reads the output|to be moved is the copy": (
+            "cache_write returned a block. It reads what the product makes, so it stands behind "
+            "it: which of the two compute_at calls moves a block to the one that makes what it "
+            "reads?"
+        ),
+        "The zeroing|would start again from 0": (
+            "Each sum starts at 0 once, before its first k. Before which loop does a program say "
+            "that?"
+        ),
+        "of the copy to C .* serial|expected two, as": (
+            "The copy has the same two loops as the tile, rows and columns. Which kinds have "
+            "those of the tile?"
+        ),
+        r"C_local\[i_1": (
+            "A register is chosen when the program is compiled. What would the processor do with "
+            "the number of a row that it only learns as it runs?"
+        ),
+        "no longer vectorized|no longer parallel|unrolled as well|is parallel as well": (
+            "Of the loops that are there already, this step changes the kind of one: the rows of "
+            "the tile. Which of your calls goes further?"
+        ),
+        "another new buffer": (
+            "How many copies did you ask for? One, of what the product writes, is what the tile "
+            "needs."
+        ),
+    },
 )
 def register_tile(body: Callable, trial: Trial) -> None:
     for size, tile_of_case in cases():
@@ -548,6 +659,42 @@ def _common_loops(first: Block, second: Block) -> list[Loop]:
             " column)`, parallel, vectorize"
         ),
     ),
+    told={
+        **UNCHANGED,
+        "now reads A from a copy|reads 3 buffer|is written by 2 blocks": (
+            "cache_read counts what the block reads, from 0. Print `sch.get(block).reads`: at "
+            "which place is B?"
+        ),
+        (
+            "transform_layout is missing|is kept at|keeps all elements apart|room for more|"
+            "one index for each dimension|divided with"
+        ): (
+            "The lambda gives each element (k, j) its new place. Follow the product through one "
+            "panel: for k = 0 all its columns, then for k = 1. Which index changes fastest, which "
+            "slowest, and do no two elements meet?"
+        ),
+        "The copy stands inside": (
+            "B is packed once and read by all. Which of your calls moved the copy into the loops "
+            "of the product?"
+        ),
+        "row by row|outside of the panel|The copy's loops": (
+            "The copy should write its memory from the first address to the last. Which of its "
+            "loops steps from panel to panel, which from k to k, and which by one?"
+        ),
+        "copy's innermost loop|by one thread alone|of the copy is": (
+            "The three loops of the copy want three kinds: threads share out one, one stays as it "
+            "is, one is a vector. Which of them is outermost, and which moves by one?"
+        ),
+        "as 2.4 left them": (
+            "The product has loops, and the copy has others. From which block did you take the "
+            "ones that you changed?"
+        ),
+        "changed the shape of B itself": (
+            "Which buffer is yours to lay out anew: the one that the caller gives, or the one "
+            "that the copy writes?"
+        ),
+        "is in scope": ("How large is all of B, and how large is a register?"),
+    },
 )
 def pack(body: Callable, trial: Trial) -> None:
     for size, (rows, columns) in cases():
@@ -748,7 +895,9 @@ def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
     function = on_gpu.compiled(sch)
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
-    verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
+    what = f"C (at {M} x {N} x {K})"
+    writer = partial(function.written, "C")
+    verify.assert_close(got, want, magnitude, K, what, written=writer)
     return function
 
 
@@ -765,6 +914,32 @@ def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
             'tx to "blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x"'
         ),
     ),
+    told={
+        "none is bound|nothing is bound": (
+            "Four axes want a loop each. Which of your loops goes from block to block along i, "
+            "which along j, and which from thread to thread?"
+        ),
+        "runs along i": (
+            "Neighbours in x run side by side. Along which of i and j do neighbours of C lie side "
+            "by side?"
+        ),
+        "Are the two swapped|The list of sch.split|Consecutive elements of a thread": (
+            "Read the list of a split from the outside: how many blocks, how many threads of a "
+            "block, how many elements of a thread. The first of each pair of arguments is for i."
+        ),
+        "inside of k": (
+            "Each thread keeps its elements while k runs. So on which side of k do its own two "
+            "loops stand?"
+        ),
+        "bound to threadIdx.x. They would": (
+            "Each axis takes one loop of the product. Which loop has two names in your answer, or "
+            "which axis is given twice?"
+        ),
+        "would add to the same element": (
+            "Each thread has elements of C that nobody else touches. Which of i, j and k tells "
+            "elements of C apart?"
+        ),
+    },
 )
 def bind(body: Callable, trial: Trial) -> None:
     for case in GPU_CASES:
@@ -784,6 +959,8 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             "word. sch.bind(loop, axis) makes threads of a loop."
         )
     kinds = [loop.kind for loop in block.loops if "Idx." in loop.kind]
+    if unknown := [axis for axis in bound if axis not in on_gpu.AXES]:
+        raise Wrong(f"There is no thread axis {unknown[0]}, only {', '.join(on_gpu.AXES)}.")
     if twice := [axis for axis in bound if kinds.count(axis) > 1]:
         raise Wrong(
             f"Two loops are bound to {twice[0]}. They would count together, as one: iteration 3 of "
@@ -869,6 +1046,24 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             '"threadIdx.y" and x to "threadIdx.x", vectorize lane'
         ),
     ),
+    told={
+        "nothing is shared|expected .shared.|B itself": (
+            "What all threads of a block read should lie where all of them reach it. Which scope "
+            "is that, and how many matrices does the product read?"
+        ),
+        "for every single k|loop over pieces|k is not split": (
+            "A piece is `depth` values of k. Which loop is entered once for each piece, and is "
+            "there such a loop yet?"
+        ),
+        "bound to no thread|not bound to threadIdx|but the block has": (
+            "The elements of a piece are shared out among all threads of the block, just these. "
+            "Which two axes do they have, and with which extents?"
+        ),
+        "one element at a time|stands outside of threadIdx.y|columns outside": (
+            "Read the copy from the outside: rounds, threadIdx.y, threadIdx.x, the lanes of one "
+            "access. Neighbouring threads should fetch neighbouring places."
+        ),
+    },
 )
 def share(body: Callable, trial: Trial) -> None:
     for case in GPU_CASES:
@@ -890,7 +1085,9 @@ def _slip_before_fuse(nest: LoopNest) -> str:
     copies = {}
     for name in ("A", "B"):
         copies |= {
-            one.stores_to: one for one in nest.blocks if re.fullmatch(rf"{name}_\w+", one.stores_to)
+            one.stores_to: one
+            for one in nest.blocks
+            if re.fullmatch(rf"{name}_[\w.]+", one.stores_to)
         }
     if block is None or not copies:
         return ""
@@ -937,7 +1134,7 @@ def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
         )
     scopes = {name: scope for name, _, scope in after.buffers}
     for name in ("A", "B"):
-        copies = [known for known in scopes if re.fullmatch(rf"{name}_\w+", known)]
+        copies = [known for known in scopes if re.fullmatch(rf"{name}_[\w.]+", known)]
         if name in block.reads or not copies:
             raise Wrong(
                 f"The product still reads {name} itself, from global memory. Both A (number 0) and "
@@ -997,11 +1194,11 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             "kernel. Take it from the loops ty and tx."
         )
     last = own[-1]
-    if copy.strides[-1] not in (0, 1):
-        step = f"{copy.strides[-1]} apart" if copy.strides[-1] else "in different rows"
+    if (copy.strides[-1] or 0) > 1:
         raise Wrong(
             f"Consecutive iterations of {last.name}, the innermost loop that fills {name}_shared, "
-            f"copy elements that lie {step}: the two loops were fused with the columns outside, so "
+            f"copy elements that lie {copy.strides[-1]} apart: the two loops were fused with the "
+            "columns outside, so "
             "that the piece is copied column by column. Fuse them in the order in which compute_at "
             "left them, rows outside: sch.fuse(*sch.get_loops(copy)[-2:])."
         )
@@ -1032,6 +1229,32 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             "B's copy and of C_local's, then `sch.decompose_reduction(block, ko)`"
         ),
     ),
+    told={
+        "things are left": (
+            "Take them one at a time, from the top, and run after each. Below ki, every loop ends "
+            "unrolled or vectorized."
+        ),
+        "which is not unrolled|only known when the program runs|each k costs": (
+            "A register is chosen when the kernel is compiled. Which loops below ko still count "
+            "as it runs?"
+        ),
+        "where one would do|one at a time": (
+            "Neighbours in memory can move together. Which loops along a row of B or of C move "
+            "them singly?"
+        ),
+        "of which only|whole piece": (
+            "For one k a thread needs one number for each of its rows and each of its columns. "
+            "Where in the nest does one k begin?"
+        ),
+        "B_shared itself": (
+            "How many numbers does one k of a thread take from A, and how many from B? Both are "
+            "read several times."
+        ),
+        "The zeroing|start again from 0": (
+            "The sums start at 0 once, before the first piece. Which loop is entered once, ko or "
+            "ki?"
+        ),
+    },
 )
 def thread_tile(body: Callable, trial: Trial) -> None:
     case = GPU_CASES[1]
@@ -1070,17 +1293,32 @@ def thread_tile(body: Callable, trial: Trial) -> None:
     for name in ("A_shared", "B_shared"):
         kept = [one for one in reads if one.reads == (name,)]
         if not kept:
+            rows, columns = (int(loop.extent) for loop in block.loops[-2:])
+            needed = rows if name == "A_shared" else columns
             raise Wrong(
-                f"The product reads {name} itself: 16 elements of C cost 32 loads. A read cache of "
-                'it in "local" loads 4.'
+                f"The product reads {name} itself: the {rows} x {columns} elements of a thread "
+                f"cost {rows * columns} loads of it for every k, of which {needed} are different. "
+                f'A read cache of it in "local" loads {needed}.'
             )
         copies[name] = kept[0]
         _assert_in_ki(kept[0], name, block)
-    rolled = [loop.name for loop in block.loops[6:] if loop.kind != "unrolled"]
+    rolled = [loop for loop in block.loops[6:] if loop.kind != "unrolled"]
+    if rolled and rolled[0].kind == "vectorized":
+        raise Wrong(
+            f"Loop {rolled[0].name} is vectorized. A GPU's thread has vector instructions to load "
+            "and store, none to multiply: unroll the loops of the product, yi and xi."
+        )
     if rolled:
         raise Wrong(
-            f"Loop {rolled[0]} is not unrolled. Registers have no addresses: with an index that is "
-            "only known when the program runs, the tile goes to memory instead."
+            f"Loop {rolled[0].name} is not unrolled. Registers have no addresses: with an index "
+            "that is only known when the program runs, the tile goes to memory instead."
+        )
+    ko = block.loops[4]
+    if ko.kind != "serial":
+        raise Wrong(
+            f"ko ({ko.name}) is {ko.kind}: the whole piece, its fetch and its barriers, would be "
+            f"written out {ko.extent} times, and that number grows with K. ki, yi and xi are "
+            "enough; ko stays a loop."
         )
     left = _left_over(block, copies)
     if left:
@@ -1121,6 +1359,12 @@ def _left_over(block: Block, copies: dict[str, Block]) -> list[str]:
             "out cost none."
         )
     a, b = copies["A_shared"], copies["B_shared"]
+    if lanes := [loop for loop in a.loops[6:] if loop.kind == "vectorized"]:
+        left.append(
+            f"Loop {lanes[0].name}, which fills the registers for A_shared, is vectorized, but for "
+            "one k it runs down a column of A_shared, whose elements lie a row apart: one "
+            "instruction cannot load them together. Unroll it."
+        )
     if rolled := _rolled(a.loops[6:]):
         left.append(
             f"Loop {rolled[0].name}, which fills the registers for A_shared, is {rolled[0].kind}: "
@@ -1157,6 +1401,24 @@ def _rolled(loops: tuple[Loop, ...]) -> list[Loop]:
         "The blocks are load A, store A, load B, store B, multiply: stages [0, 0, 0, 0, 1]; the "
         "loads come first, then the multiplication, then the stores.",
     ),
+    told={
+        "has no annotation|the lists have": (
+            "Write the five blocks under ko in a row, as the nest prints them. Under each goes "
+            "its stage, and in a second row its place: two lists of five."
+        ),
+        "nothing overlaps|in the round that loads it": (
+            "One of the five works on the piece that came a round earlier, so that the others may "
+            "fetch the next. Which?"
+        ),
+        "comes before the multiplication|comes after the multiplication|no permutation": (
+            "The places 0 to 4 are one round. What takes long and waits for nobody, what is ready "
+            "to be done meanwhile, and what needs the answer?"
+        ),
+        "would be stored before it is loaded": (
+            "Follow one piece through your lists: loaded, stored, multiplied. Each comes later "
+            "than the one before, by its place or by its stage."
+        ),
+    },
 )
 def pipeline(body: Callable, trial: Trial) -> None:
     case = ((64, 96, 40), (16, 8), (2, 4))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
 X, Y = "threadIdx.x", "threadIdx.y"
+AXES = tuple(f"{which}Idx.{letter}" for which in ("block", "thread") for letter in "xyz")
 
 NO_KERNEL = "TVM makes no kernel of this schedule"
 CANNOT = "TVM allows each primitive, but cannot make a kernel of them"

@@ -115,6 +115,23 @@ def _says(error: Exception) -> str:
             "unwrap_unit_return_tuple=True)`"
         ),
     ),
+    told={
+        "training mode": (
+            "In which mode does a model use what it has learned, instead of learning on? The "
+            "export keeps what it finds."
+        ),
+        "kept as inputs|tuple of one": (
+            "from_exported_program has an option for each of these. What are their names, and "
+            "which way round do you need them?"
+        ),
+        "PyTorch's ExportedProgram|returned None": (
+            "Two frameworks, two calls: what does the first return, and which is to take it?"
+        ),
+        "not this model's|as they are|shape of the example|open extent": (
+            "The model and the example are given: which of your lines puts something else in "
+            "their place?"
+        ),
+    },
 )
 def import_model(body: Callable, trial: Trial) -> None:
     import torch
@@ -266,6 +283,23 @@ def _recorder() -> Any:
             "FuseTIR: all from `transform`, in `tvm.transform.Sequential([...])(module)`"
         ),
     ),
+    told={
+        (
+            "operators are no kernels|read nothing but constants|AnnotateTIROpPattern notes|"
+            "FuseOps does|FuseTIR makes|puts the scale"
+        ): (
+            "Six passes, each with one job. Write down what each one looks for, and see which job "
+            "is left."
+        ),
+        "ran before|comes after|when it ran they were": (
+            "Each pass looks for something that another one makes, or takes away. What does the "
+            "one that is named need to find?"
+        ),
+        "what the pipeline returned|pipeline itself": (
+            "A pipeline is called with a module and returns a new one. What becomes of that in "
+            "your answer?"
+        ),
+    },
 )
 def optimize(body: Callable, trial: Trial) -> None:
     import torch
@@ -434,6 +468,30 @@ def _target_recorder() -> Any:
         ),
         '`return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]`',
     ),
+    told={
+        "is zero everywhere": (
+            "A virtual machine computes when one of its functions is called. Which of your lines "
+            "calls one?"
+        ),
+        (
+            "result for batch 1|expected one for each|expected a list of|in dimension 0|"
+            "number of dimensions|number of arguments"
+        ): (
+            "The function was compiled for one batch. How often is it called, with what, and "
+            "where do its results go?"
+        ),
+        "would crash|takes a tensor x of float32|have .numpy": (
+            "Before the call a NumPy array becomes a tensor of TVM, after it the other way. Which "
+            "of your values is which?"
+        ),
+        "has dtype float64": (
+            "Which of your calls makes doubles of float32? NumPy does so unless told otherwise."
+        ),
+        "no function|runs what tvm.compile|target it was given": (
+            "run_linear_relu above compiles, loads and calls, in three lines. Compare them one by "
+            "one."
+        ),
+    },
 )
 def compile_and_run(body: Callable, trial: Trial) -> None:
     import torch

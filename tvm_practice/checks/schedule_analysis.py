@@ -4,11 +4,13 @@ holds from there on."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from statistics import mean, median
 
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import verify
+from tvm_practice.common.accesses import written
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import loop_nest
 from tvm_practice.common.target import build
@@ -50,6 +52,20 @@ def _parallel(sch) -> None:
         "apply the step to the copy, keep it.",
         "`latest = latest.copy(); apply(latest); variants[name] = latest`",
     ),
+    told={
+        (
+            "one schedule under|one and the same schedule|is a NoneType|"
+            "changed the schedule it was given"
+        ): (
+            "A step changes the schedule that it is given and returns nothing. How many schedules "
+            "should there be in the end, and which call makes another one?"
+        ),
+        "one step more|builds on the variant": (
+            "Follow one schedule through: what has been done to the one from which you take each "
+            "copy?"
+        ),
+        "returned the names": ("Which variant has no step at all?"),
+    },
 )
 def build_variants(body: Callable, trial: Trial) -> None:
     from tvm.s_tir import Schedule
@@ -117,9 +133,11 @@ def build_variants(body: Callable, trial: Trial) -> None:
                     "each."
                 )
         a, b = verify.random_array(trial.rng, M, K), verify.random_array(trial.rng, K, N)
-        got = verify.run(build(variants[wanted[-1]].mod), (a, b), (M, N))
+        last = variants[wanted[-1]].mod
+        got = verify.run(build(last), (a, b), (M, N))
         want, magnitude = verify.matmul_reference(a, b)
-        verify.assert_close(got, want, magnitude, K, "C")
+        writer = partial(written, last, "C")
+        verify.assert_close(got, want, magnitude, K, "C", written=writer)
 
 
 def _watched(steps: dict[str, Callable]) -> dict[str, Callable]:
@@ -157,6 +175,23 @@ def _unrelated_change(sch) -> None:
         "`first = median(next(iter(samples.values())))`, then `Row(name, typical * 1e3, rate, "
         "first / typical, rate / peak_gflops)`",
     ),
+    told={
+        "That is the mean|fastest round": (
+            "One slow round out of many says nothing about the program. Which figure is the one "
+            "in the middle?"
+        ),
+        r"seconds; the column|10\^9 of them|in percent": (
+            "Write the unit beside each figure, of what you have and of what the column wants. By "
+            "which factor do they differ?"
+        ),
+        "upside_down|not of 0.5|rate over the peak": (
+            "What should the figure be for a variant that is twice as good: 2 or a half? Put "
+            "numbers in."
+        ),
+        "in this order": (
+            "A dict remembers the order in which it was filled. Does your loop keep it?"
+        ),
+    },
 )
 def comparison_table(body: Callable, trial: Trial) -> None:
     for names in (("naive", "tiled", "packed"), ("z", "a")):
@@ -274,6 +309,20 @@ def _same(got: float, want: float) -> bool:
         "`found = None`; in the loop: `if median(many) >= median(one): found = None`, `elif found "
         "is None: found = size`",
     ),
+    told={
+        "loses again later|does not win": (
+            "Play it through with win, lose, win, win. From which size on is it never slower again?"
+        ),
+        "compare medians": (
+            "One slow round must not decide. Which figure of a list does not move when its "
+            "largest value grows?"
+        ),
+        "Equally long": ("What do you answer where both take just as long?"),
+        "expected one of the sizes": (
+            "Who calls this wants to know how large a problem must be, not where it stands in a "
+            "list."
+        ),
+    },
 )
 def crossover(body: Callable, trial: Trial) -> None:
     sizes = [16, 24, 32, 48, 64, 96, 128]

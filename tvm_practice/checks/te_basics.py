@@ -136,6 +136,26 @@ _SAYINGS = (
     ),
 )
 
+# Hints for what several exercises may be told.
+_RETURNED = {
+    r"expected the list|the order is|returned \d tensors|returned tensors named|whose element": (
+        "The docstring ends with the tensors that are to be returned: `return` a list of just "
+        "those, inputs first. A stage between them is found from the output."
+    ),
+}
+_PYTHON = {
+    "compare now|decides now|truth value|functions want numbers": (
+        "Python runs your rule once, to write an expression down; it never sees a number. What "
+        "decides for each element must be part of that expression."
+    ),
+}
+_UNROLLED = {
+    "Python's loop wrote": (
+        "A Python `for` is a loop of the program that writes the expression. What in row_sum above "
+        "makes a loop of the program that is written?"
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -323,6 +343,13 @@ def _assert_computable(stage: te.Tensor, inputs: Sequence[te.Tensor], call: str)
             )
     if any(expression is None for expression in stage.op.body):
         raise Wrong(f"In {call}, the rule of {name} returned None. Is its `return` missing?")
+    if hidden := _index_as_a_number(stage):
+        raise Wrong(
+            f"In {call}, the rule of {name} names {hidden} as its axis, but {hidden} is an "
+            "argument of that rule, which hides an axis of the same name outside. te.sum only adds "
+            f"the number {hidden} then, te.max takes the larger of two, and nothing runs. Give the "
+            "axis a name that no argument of the rule has."
+        )
     own = {axis.var for axis in (*stage.op.axis, *stage.op.reduce_axis)}
     used: dict[tirx.Var, None] = {}
     for expression in stage.op.body:
@@ -345,6 +372,23 @@ def _assert_computable(stage: te.Tensor, inputs: Sequence[te.Tensor], call: str)
             f"axis, {reduced}. Each call of te.reduce_axis makes a new one: declare it once, "
             "before the rule, and use it for the indices and for axis=."
         )
+
+
+def _index_as_a_number(stage: te.Tensor) -> str:
+    """The index of a stage that its rule computes with, as with the elements; "" if there is none.
+
+    No exercise does. It is what te.sum and te.max make of axis=j where j is no te.reduce_axis.
+    """
+    import tvm_ffi
+    from tvm import tirx
+
+    indices = {axis.var: axis.var.name for axis in stage.op.axis}
+    found: list[str] = []
+    for expression in stage.op.body:
+        tvm_ffi.structural_walk(
+            expression, (tirx.Cast, lambda cast: found.append(indices.get(cast.value, "")))
+        )
+    return next(filter(None, found), "")
 
 
 def _stages(output: te.Tensor) -> list[te.Tensor]:
@@ -445,6 +489,45 @@ def _drawn(trial: Trial, *least: int) -> tuple[int, ...]:
         ),
         '`C = te.compute((M, N), lambda i, j: te.sum(A[i, k] * B[k, j], axis=k), name="C")`',
     ),
+    told={
+        "which hides an axis": (
+            "The rule has three names to tell apart. Two count the rows and columns of C and are "
+            "its arguments; the third is declared above it and must be called otherwise."
+        ),
+        "makes a new one": (
+            "Count the calls of te.reduce_axis in your answer. One is enough, on a line of its "
+            "own: what it returns is what stands in both reads and in axis=."
+        ),
+        "nothing runs|must be told over what|what te.reduce_axis returned|Python's own function": (
+            "row_sum above reduces too. What stands around its A[i, j], and what is the second "
+            "argument there?"
+        ),
+        "is no argument of it|one index for each dimension": (
+            "Which names does the shape (M, N) give to the rule, and which one comes from "
+            "outside? row_sum above has both kinds."
+        ),
+        "Are two indices swapped": (
+            "Write each shape beside its read: A is (M, K), B is (K, N). An index that runs over "
+            "K belongs where K stands."
+        ),
+        "Two extents are swapped": (
+            "te.compute hands the rule its indices in the order of the shape. C has M rows: which "
+            "extent comes first?"
+        ),
+        r"expected \(0, K\)": (
+            "The axis takes a pair (first, end), as in Python's range. Which of M, N and K is the "
+            "extent that A and B share?"
+        ),
+        "must be all that a rule returns": (
+            "Is there anything around te.sum in your rule? The sum alone is the whole of C here."
+        ),
+        "the terms are products|largest of the products": (
+            "Write C[0, 0] out by hand for K = 2. Which sign stands within a term, and which one "
+            "between two?"
+        ),
+        **_UNROLLED,
+        **_RETURNED,
+    },
 )
 def matmul(body: Callable, trial: Trial) -> None:
     for sizes in ((17, 9, 33), (6, 31, 14), _drawn(trial, 20, 70, 140)):
@@ -507,6 +590,27 @@ def _matmul_at(body: Callable, trial: Trial, M: int, N: int, K: int) -> None:
             '= te.compute((M, N), lambda i, j: te.max(biased[i, j], 0.0), name="Y")`'
         ),
     ),
+    told={
+        (
+            "before the bias was added|the bias is not added|It holds Y already|"
+            "does all the work|one stage only|no stage is named"
+        ): (
+            "Two stages with one job each: the first knows nothing of ReLU, the second nothing of "
+            "bias. Which tensor does each of yours read?"
+        ),
+        "into bias|bias has shape|got bias|index it with j|as many indices as it has": (
+            "How many elements has bias? Which of i and j takes that many values?"
+        ),
+        "ReLU keeps|ReLU makes 0|ReLU is missing": (
+            "Put -2 and then 3 into your second rule by hand. ReLU gives 0 and 3."
+        ),
+        **_PYTHON,
+        "each row's maximum|must be told over what": (
+            "te.max has two uses: the larger of two values, and the largest along an axis. How "
+            "many values does ReLU look at?"
+        ),
+        **_RETURNED,
+    },
 )
 def bias_relu(body: Callable, trial: Trial) -> None:
     for sizes in ((13, 7), (5, 18), _drawn(trial, 30, 90)):
@@ -587,6 +691,56 @@ def _assert_biased(
             "second axis, then `Y`."
         ),
     ),
+    told={
+        "which hides an axis": (
+            "Give the reduction axis a name that no argument of a lambda has, such as j_max, and "
+            "say it where the reduced index stands and in axis=."
+        ),
+        "nothing runs": (
+            "Only a stage that reduces has a reduction axis. What are the indices of an "
+            "elementwise stage, and who gives it them?"
+        ),
+        "must be all that a rule returns": (
+            "Four sentences, four stages: the largest of each row, the exponentials, their sum, "
+            "the quotient. Which of yours does two things?"
+        ),
+        r"index `\w+` into \w+ runs": (
+            "A stage of shape (M,) has one value for each row. Which of i and j counts rows?"
+        ),
+        "columns add up|that of each column|sum of its column|maximum of each column": (
+            "In a reduction one index stays and one goes. Which of the two is the argument of "
+            "your rule, and which is the axis?"
+        ),
+        "All elements together|whole matrix": (
+            "One value for each row: what is the shape of a stage that holds M values, and what "
+            "does its rule leave alone?"
+        ),
+        r"without its last element|expected \(0, N\)": (
+            "The axis takes a pair (first, end), as in Python's range, made of the argument N."
+        ),
+        "subtract it in|exponent is reversed": (
+            "At the largest element of a row the exponent must be 0, and below 0 everywhere else. "
+            "What is it in yours?"
+        ),
+        "No stage holds the maximum|must be the maximum|each row and 0": (
+            "exp(89) is too large for float32. Which number may be subtracted from a whole row "
+            "without changing a quotient, so that no exponent is above 0?"
+        ),
+        "division by the row's sum|the row's sum; divide|divisor is the sum of X": (
+            "What must the elements of one row of Y add up to? Divide by what they add up to now."
+        ),
+        "the sum is not|numerator is not shifted": (
+            "Numerator and sum are made of the same numbers. How many of your stages call te.exp? "
+            "One is enough, if both read it."
+        ),
+        "te.exp is missing|powers are of 2|logarithm": (
+            "Write one element of Y as a formula, without the shift: e to the power of X[i, j], "
+            "over a sum of such powers."
+        ),
+        **_UNROLLED,
+        **_PYTHON,
+        **_RETURNED,
+    },
 )
 def softmax(body: Callable, trial: Trial) -> None:
     for sizes in ((6, 11), (19, 4), _drawn(trial, 20, 110)):
@@ -760,6 +914,40 @@ def _softmax_mistakes(x: np.ndarray) -> Mistakes:
             "0.0)`, divided by 3.0"
         ),
     ),
+    told={
+        **_PYTHON,
+        "te.any holds|wrong way round": (
+            "te.if_then_else(condition, then, else): the read stands in `then`. So the condition "
+            "says when the neighbour exists."
+        ),
+        "Select computes both": ("Which function guards the read in shift_right above?"),
+        "No te.if_then_else guards": (
+            "For which i is there no A[i - 1]? shift_right above answers that; now ask it for A[i "
+            "+ 1]."
+        ),
+        "this one needs its own": (
+            "One end is done. At the other, which read leaves the array, and for which single i?"
+        ),
+        r"one element too many|is missing from B\[": (
+            "Try i = 0, 1, n - 2 and n - 1 by hand in both conditions: each neighbour is missing "
+            "for one of them only."
+        ),
+        r"index `[^`]+` into (?!A\b)\w+ runs": (
+            "Where does A[0] lie in your padded stage? Its neighbours lie one before and one "
+            "after it, and the stage must be long enough for both."
+        ),
+        "Outside, A counts|The ends are|number of neighbours that exist": (
+            "Write B[0] out: the same sum of three, of which one is 0, and the same division."
+        ),
+        "divided by|divide by 3|division by 3|divides integers": (
+            "An average of three: one sum in parentheses, divided once."
+        ),
+        "is missing from the sum": ("Count the terms of your sum: before, here, after."),
+        "B has shape": (
+            "B has as many elements as A: at the ends a neighbour is missing, not the average."
+        ),
+        **_RETURNED,
+    },
 )
 def stencil(body: Callable, trial: Trial) -> None:
     for n in (23, 2, 1, *_drawn(trial, 80)):

@@ -4,8 +4,9 @@ the steps after it and run in the simulator, on any machine."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from tvm_practice.checks import Trial, check, on_gpu
+from tvm_practice.checks import UNCHANGED, Trial, check, on_gpu
 from tvm_practice.common import verify
 from tvm_practice.common.cuda.simulate import Simulated
 from tvm_practice.common.exercise import load_lesson
@@ -19,7 +20,7 @@ EDGE, WARP, WIDTH = lesson.EDGE, lesson.WARP, 8
 # multiple of what the threads of a block fetch at once.
 CASES = (
     ((64, 192, 128), lesson.Tiling(warps=(2, 4), each=(1, 1), depth=4)),
-    ((96, 192, 160), lesson.Tiling(warps=(1, 2), each=(2, 3), depth=2)),
+    ((96, 192, 160), lesson.Tiling(warps=(2, 3), each=(3, 2), depth=2)),
 )
 LOADS = {"A": ("wmma.matrix_a", "load_a"), "B": ("wmma.matrix_b", "load_b")}
 SUMS = "C_wmma.accumulator"
@@ -43,7 +44,9 @@ def assert_multiplies(sch, trial: Trial, case, done: str) -> Simulated:
     got = verify.run(function, (a, b), (M, N))
     want, magnitude = verify.matmul_reference(a, b)
     # A product of two float16 is exact in float32: only the sums round.
-    verify.assert_close(got, want, magnitude, K, f"C (at {M} x {N} x {K})")
+    what = f"C (at {M} x {N} x {K})"
+    writer = partial(function.written, "C")
+    verify.assert_close(got, want, magnitude, K, what, written=writer)
     return function
 
 
@@ -71,6 +74,21 @@ def told(loops) -> str:
         "sch.reorder(by, bx, row, column, ko, ki, fi, fj, it, jt, kt); bind by to blockIdx.y, "
         "bx to blockIdx.x, the fused loop to threadIdx.y; sch.blockize(it)",
     ),
+    told={
+        **UNCHANGED,
+        "makes it of the last|outermost of those|Inside of a tile": (
+            "What is replaced later is a block of three loops, 16 x 16 x 16. Which loops of yours "
+            "are those, in which order?"
+        ),
+        "Are the warps|expected blockIdx|bound to threadIdx.x|is bound": (
+            "A warp works as one: threadIdx.x is kept for its 32 threads. Which axis is left to "
+            "count warps?"
+        ),
+        "side by side|together|warps; expected|expected depth": (
+            "Read each split from the outside: blocks, warps of a block, tiles of a warp. With "
+            "which extents, and which part steps to the neighbouring tile?"
+        ),
+    },
 )
 def tile(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -222,6 +240,17 @@ def _assert_dealt_out(sch, tiling) -> None:
         'block = sch.get_sblock("C_o"); _, _, warp, _, ki, _, _ = sch.get_loops(block); then the '
         "three copies, moved, over tiles",
     ),
+    told={
+        **UNCHANGED,
+        "adds to a fragment|scope .local|left factor|still reads B": (
+            "Three kinds of fragments, for the left factor, the right one and the sums. Which "
+            "copy of yours lies in which?"
+        ),
+        "would have to lie|outside of ki|hold a few|anew for every": (
+            "A fragment is loaded when it is needed, used several times, then replaced. In which "
+            "loop is it needed first?"
+        ),
+    },
 )
 def fragments(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -332,6 +361,26 @@ def _assert_over_tiles(copy: Block, does: str) -> None:
         '`_, y, x, lane = sch.split(piece, [None, warps, WARP, 8])`: y to "threadIdx.y", x to '
         '"threadIdx.x", vectorize lane; sch.storage_align(copy, 0, axis=0, factor=32, offset=8)',
     ),
+    told={
+        **UNCHANGED,
+        "all warps of a block see|loads from B": (
+            "What all warps of a block read should lie where all of them reach it, for both "
+            "factors."
+        ),
+        "for each piece|no room for": ("Which loop is entered once for each piece of k?"),
+        "called by one|to be 32|copies the whole piece|by the element|moves 4": (
+            "The elements of a piece are shared out: warps, the 32 threads of a warp, the lanes "
+            "of one access of 16 bytes. How many float16 are 16 bytes?"
+        ),
+        "outside of threadIdx.y|a run of B": (
+            "Neighbouring threads should fetch neighbouring places. Which loop is innermost but "
+            "for the lanes?"
+        ),
+        "same bank|no multiple of 16": (
+            "A row that is a little longer begins in another bank. By how much may it be longer, "
+            "so that 16 bytes still begin at a multiple of 16?"
+        ),
+    },
 )
 def share(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -395,6 +444,12 @@ def _fetched(nest: LoopNest, block: Block, name: str, fragment: str, tiling) -> 
             f"{source} is filled by {bound['threadIdx.y']} warps, but the block has {warps}: a "
             "thread axis has one extent in a kernel. Take it from the loop of the warps."
         )
+    if (copy.strides[-1] or 0) > 1:
+        raise Wrong(
+            f"Consecutive iterations of {own[-1].name}, the innermost loop that fills {source}, "
+            f"copy elements that lie {copy.strides[-1]} apart: the two loops were fused with the "
+            "columns outside. Fuse them in the order in which compute_at left them, rows outside."
+        )
     if own[-1].kind != "vectorized":
         raise Wrong(
             f"{source} is filled by the element, 2 bytes at a time. Vectorize {WIDTH} neighbours."
@@ -447,6 +502,13 @@ CALLS = {
         '"A_wmma.matrix_a" takes "load_a", "B_wmma.matrix_b" takes "load_b", "C_wmma.accumulator" '
         'takes "store"',
     ),
+    told={
+        **UNCHANGED,
+        "still made of loops|One of the loads": (
+            "Four kinds of blocks become instructions: the zeroing, the loads, the "
+            "multiplication, the store. Which have you not named?"
+        ),
+    },
 )
 def tensorize(body: Callable, trial: Trial) -> None:
     for case in CASES:

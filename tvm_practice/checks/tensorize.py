@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tvm_practice.checks import Trial, check
+from tvm_practice.checks import UNCHANGED, Trial, check
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.loop_nest import Block, loop_nest
@@ -70,6 +70,20 @@ def assert_multiplies(sch, trial: Trial, M: int, N: int, K: int) -> None:
         "inside of the two loops; around them T.reads(C[0:lanes], A[0:4], B[0:lanes, 0:4]) and "
         "T.writes(C[0:lanes])",
     ),
+    told={
+        "none is a reduction|k around i|C is overwritten": (
+            "The instruction adds four products to each lane. Which axis is spatial, which is a "
+            "reduction, and what does C hold before?"
+        ),
+        "count as signed|computed as a byte": (
+            "What is the product of 200 and -100? Which type holds it, and when must the numbers "
+            "have it?"
+        ),
+        "sblock|T.sblock": (
+            "The description is a program as those that are scheduled: what stands around the "
+            "statement there?"
+        ),
+    },
 )
 def dot_product(body: Callable, trial: Trial) -> None:
     from tvm import tirx
@@ -227,6 +241,17 @@ def _assert_kept(before: Block, after: Block, count: int) -> None:
         "lambda k, j: (j // columns, k // 4, j % columns, k % 4); k into ko, four; j into panel, "
         "column; reorder(panel, ko, column, four); parallel(panel)",
     ),
+    told={
+        **UNCHANGED,
+        r"transform_layout is missing|expected \(|is kept at": (
+            "The instruction reads four values of k for each column, side by side. Which index "
+            "must change fastest in memory?"
+        ),
+        "byte after byte|all the panels|inside of the product": (
+            "The copy is made once, by all threads, in the order of the memory that it writes. "
+            "Which of its loops is outermost, which innermost?"
+        ),
+    },
 )
 def pack(body: Callable, trial: Trial) -> None:
     for case in CASES:
@@ -319,6 +344,17 @@ def _assert_copy(after, packed: str, wanted: tuple[int, ...]) -> None:
         "_, _, _, ko, _, _, lane, _ = sch.get_loops(block); zero = sch.decompose_reduction(block, "
         "ko); sch.vectorize(sch.get_loops(zero)[-1]); sch.tensorize(lane, name)",
     ),
+    told={
+        **UNCHANGED,
+        "only adds|zeroing": (
+            "The instruction only adds. So where does each sum get its 0, and when in your answer "
+            "is that taken out?"
+        ),
+        "not what the description|No loop has been": (
+            "Which loops does the description of the instruction have, and which one of yours "
+            "stands around just these?"
+        ),
+    },
 )
 def tensorize(body: Callable, trial: Trial) -> None:
     found = lesson.instruction()

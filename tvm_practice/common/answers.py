@@ -8,6 +8,7 @@ could tell it too, but not in a container without git, nor after an answer was c
 from __future__ import annotations
 
 import ast
+import builtins
 import os
 import sys
 from contextlib import suppress
@@ -137,14 +138,36 @@ def reset(known: Exercise) -> Path | None:
     shipped = originals(known.lesson).get(known.id)
     if shipped is None:
         raise NotReplaced(f"how {known.id} was shipped is not known: {shown(ORIGINALS)} lacks it.")
+    if lost := _lost(known.lesson, shipped):
+        raise NotReplaced(
+            f"{lesson_file(known.lesson)} has lost more than {known.id}: nothing there defines "
+            f"{' and '.join(lost)}, which it needs. Copy what you want to keep; then "
+            f"`git checkout -- {lesson_file(known.lesson)}` gives back the whole file."
+        )
     return replace(known, shipped)
+
+
+def _lost(lesson: str, shipped: str) -> list[str]:
+    """The names that an exercise as shipped takes from around it and that its lesson file lacks;
+    none where Python cannot read the file, since the exercise may be the reason."""
+    try:
+        ast.parse(source(lesson))
+    except (SyntaxError, ValueError):
+        return []
+    nodes = list(ast.walk(ast.parse(shipped)))
+    used = {one.id: None for one in nodes if isinstance(one, ast.Name)}
+    own = {one.arg for one in nodes if isinstance(one, ast.arg)}
+    there = _defined_in(lesson) | own | set(dir(builtins))
+    return [name for name in used if name not in there]
 
 
 def replace(known: Exercise, text: str) -> Path | None:
     """Replace an exercise's text in its lesson file and leave every other byte as it is.
 
-    Returns the backup, or None if the text was already there.
+    Returns the backup, or None if the text was already there. Raises BrokenLesson if there is no
+    lesson file.
     """
+    source(known.lesson)  # a file that is gone is told before anything is read or kept
     path = lesson_path(known.lesson).resolve()
     try:
         # Whatever bytes an editor left there are kept, through surrogates.

@@ -20,7 +20,7 @@ def line(prompt: str, form: str = ".*") -> str:
     expression) is asked for again."""
     while True:
         try:
-            typed = input(f"  {prompt}").strip()
+            typed = "".join(filter(str.isprintable, input(f"  {prompt}"))).strip()
         except EOFError:
             print()
             return ""

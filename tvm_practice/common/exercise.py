@@ -20,6 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from tvm_practice.common import old_names
+from tvm_practice.common.command import typed
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PHASES = ("te_basics", "manual_schedule", "schedule_analysis", "relay_import", "auto_tune")
@@ -32,6 +33,7 @@ LABS = (
     "depthwise_conv2d",
     "attention",
     "whole_models",
+    "deploy",
 )
 LESSONS = PHASES + LABS
 
@@ -49,6 +51,7 @@ TITLES = {
     "attention": "Attention in one kernel",
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
     "whole_models": "Whole models, tuned",
+    "deploy": "Deployment: a model without its compiler",
 }
 
 CPU, GPU = "cpu", "gpu"
@@ -136,8 +139,20 @@ _STARTS = re.compile(r"^(?:@|def |class |import |from |# -{20})")
 
 
 def source(lesson: str) -> str:
-    """A lesson file as text, whatever an editor made of its encoding."""
-    return lesson_path(lesson).read_text(encoding="utf-8-sig", errors="replace")
+    """A lesson file as text, whatever an editor made of its encoding. Raises BrokenLesson if there
+    is none."""
+    try:
+        return lesson_path(lesson).read_text(encoding="utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        raise BrokenLesson(gone(lesson)) from None
+
+
+def gone(lesson: str) -> str:
+    """What to do about a lesson file that is not there."""
+    return (
+        f"{lesson_file(lesson)} is gone: save it again from your editor, or "
+        f"`git checkout -- {lesson_file(lesson)}` gives back what was committed last."
+    )
 
 
 def pieces(lesson: str, lines: list[str]) -> list[Piece]:
@@ -194,14 +209,12 @@ def _checked(lesson: str) -> list[tuple[str, str]]:
 def catalogue() -> dict[str, Exercise]:
     """Every exercise by its id, in order, read from the lesson files without running them.
 
-    An exercise that was deleted from its lesson, or renamed there, is still listed if it has a
-    check, so that the rest of the course goes on.
+    An exercise that was deleted from its lesson, also with all of the file, or renamed there, is
+    still listed if it has a check, so that the rest of the course goes on.
     """
     exercises = {}
     for lesson in LESSONS:
-        if not lesson_path(lesson).exists():
-            continue
-        lines = source(lesson).splitlines()
+        lines = source(lesson).splitlines() if lesson_path(lesson).exists() else []
         declared = {piece.exercise.id: piece.exercise for piece in pieces(lesson, lines)}
         for exercise_id, name in _checked(lesson):
             known = declared.get(exercise_id)
@@ -345,7 +358,7 @@ def body(exercise_id: str, whose: str = REFERENCE) -> Callable[..., Any]:
         if not callable(getattr(lesson, known.name, None)):
             raise BrokenLesson(
                 f"{lesson_file(known.lesson)} has no function {known.name} any more, which is "
-                f"exercise {exercise_id}. `tvm-practice reset {exercise_id}` brings its stub back."
+                f"exercise {exercise_id}. `{typed(f'reset {exercise_id}')}` brings its stub back."
             )
         return getattr(lesson, known.name)
     load_lesson(known.lesson)  # references and other answers may use the lesson's declarations

@@ -323,14 +323,14 @@ def _identifier(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-# What TVM's printer puts before a word of its own. It is "T" unless told otherwise, and then a
-# tensor that is named T is printed as T_1.
+# What TVM's printer puts before a word of its own. It is "T", or "I", unless told otherwise, and
+# then a tensor of that name is printed as T_1.
 _PREFIX = "_tir"
 
 
 def _script(node) -> str:
     """An expression or a statement as TVM's own printer writes it."""
-    return node.script(extra_config={"tirx.prefix": _PREFIX})
+    return node.script(ir_prefix="_ir", extra_config={"tirx.prefix": _PREFIX})
 
 
 def _plain(text: str) -> str:

@@ -33,6 +33,7 @@ LETTERS = {"s", "sch", "cfg", "task", "tuner", "m", "f", "a", "mod"}
 SCHEDULES = {"s", "sch", "sched", "schedule"}  # what a schedule of te is called in a script
 _OBJECTS = {
     "Schedule": ("sch", "s[C]", "s"),
+    "SBlockRV": ("s[C]",),
     "Executable": ("f", "m"),
     "Function": ("f",),
     "Module": ("f",),
@@ -77,10 +78,10 @@ class Row:
         return spans(self.new)
 
     def lines_of(self, key: str) -> tuple[str, ...]:
-        """The lines about one of the row's names: of a row about several, those that call what is
-        still called so."""
-        last = key.rpartition(".")[2]
-        if len(spans(self.old)) > 1:
+        """The lines about one of the row's names: of a row about several of a module, those that
+        call what is still called so."""
+        module, _, last = key.rpartition(".")
+        if module.startswith("tvm") and len(spans(self.old)) > 1:
             same = [
                 line
                 for line in self.lines
@@ -416,9 +417,11 @@ def _keys(error: BaseException, text: str) -> Iterator[str]:
         if isinstance(error.obj, ModuleType):
             yield full(f"{error.obj.__name__}.{error.name}")
         elif type(error.obj).__module__.startswith("tvm"):
+            frames = traceback.extract_tb(error.__traceback__)
+            line = frames[-1].line or "" if frames else ""
+            names = [*re.findall(rf"\.({error.name}(?:\.\w+)+)", line), error.name]
             for letter in _OBJECTS.get(type(error.obj).__name__, ()):
-                if (key := f"{letter}.{error.name}") in _index():
-                    yield key
+                yield from (key for name in names if (key := f"{letter}.{name}") in _index())
 
 
 def _uses(error: NameError, name: str) -> Iterator[str]:
@@ -437,6 +440,9 @@ def _uses(error: NameError, name: str) -> Iterator[str]:
             yield f"s{rest}"
         elif chain in _index():
             yield chain
+    for schedule, rest in re.findall(rf"(\w+)\[{re.escape(name)}\]((?:\.\w+)*)", line):
+        if schedule in SCHEDULES and f"s[C]{rest}" in _index():
+            yield f"s[C]{rest}"
     if name in MODULES and _index().get(MODULES[name]):
         yield MODULES[name]
 

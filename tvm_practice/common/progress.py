@@ -1,8 +1,9 @@
 """What a learner has done so far: one small file, .tvm_practice/progress.json.
 
-It holds nothing that a person typed, only what became of it: the state when each exercise was last
-graded, a digest of the text that was graded, and how many hints were shown. So it can be deleted at
-any time, and no command needs it to work: what cannot be read or written costs a sentence.
+Of an answer it holds nothing that a person typed, only what became of it: the state when each
+exercise was last graded, a digest of the text that was graded, and how many hints were shown; and
+beside that the few words that were said to a key question. So it can be deleted at any time, and no
+command needs it to work: what cannot be read or written costs a sentence.
 
 The file is written whole or not at all, and the version before is kept beside it. A damaged file is
 replaced by that one; a file of a newer version of the course is left alone.
@@ -14,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_practice.common import answers
+from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LESSONS, Exercise, exercises_of
 
 FOLDER = answers.FOLDER
@@ -29,7 +31,7 @@ FILE = FOLDER / "progress.json"
 BACKUP = FOLDER / "progress.before.json"
 DAMAGED = FOLDER / "progress.damaged.json"
 LOCK = FOLDER / "lock"
-VERSION = 1
+VERSION = 2  # 1 knew no words to key questions
 LOCK_SECONDS = 5.0
 
 RIGHT, WRONG, TODO = "right", "wrong", "todo"
@@ -65,10 +67,12 @@ class Record:
 class Progress:
     """Every exercise's record, and what there is to say about the file it was read from.
 
-    writable: False where the file must not be replaced; damaged: where it must be.
+    said: what was answered to key questions; writable: False where the file must not be replaced;
+    damaged: where it must be.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
     writable: bool = True
     damaged: bool = False
@@ -108,6 +112,22 @@ def states(progress: Progress) -> dict[str, tuple[Exercise, str]]:
     return found
 
 
+def following(lesson: str | None = None, right: Iterable[str] = ()) -> Exercise | None:
+    """What is next, for every command: the first exercise of the course, or of a lesson, that is
+    not solved; None when all are. right: those just found so, also where nothing is remembered."""
+    for known, state in states(read()).values():
+        if lesson in (None, known.lesson) and state != SOLVED and known.id not in right:
+            return known
+    return None
+
+
+def told_next(known: Exercise | None) -> str:
+    """What to do next, as every command says it; what is to be typed has a line of its own."""
+    if known is None:
+        return "Every exercise is solved."
+    return f"Next: {known.id}  {known.title}, at {known.place}\n  {typed(f'run {known.id}')}"
+
+
 # ----------------------------------------------------------------------------------------- reading
 
 
@@ -122,35 +142,37 @@ class _Newer(Exception):
 def read() -> Progress:
     """The progress so far; whatever is wrong with its file is a sentence in `trouble`."""
     try:
-        return Progress(_read(FILE))
+        return _read(FILE)
     except FileNotFoundError:  # nothing done yet, or deleted on purpose: it is never missing
         return Progress()
     except _Newer as newer:
-        return Progress({}, f"{answers.shown(FILE)} {newer} It is left as it is.", writable=False)
+        told = f"{answers.shown(FILE)} {newer} It is left as it is."
+        return Progress(trouble=told, writable=False)
     except OSError as error:
         reason = error.strerror or str(error)
-        return Progress({}, f"{answers.shown(FILE)} cannot be read: {reason}.", writable=False)
+        told = f"{answers.shown(FILE)} cannot be read: {reason}."
+        return Progress(trouble=told, writable=False)
     except _Damaged as error:
         recovered = _read_backup()
         what = (
             "what is shown comes from its backup, which is one step older"
             if recovered is not None
-            else "it has no backup, so every exercise counts as not run; `tvm-practice run` grades "
-            "them again"
+            else "it has no backup, so every exercise counts as not run; "
+            f"`{typed('run')}` grades them again"
         )
         told = f"{answers.shown(FILE)} is damaged ({error}): {what}."
-        return Progress(recovered or {}, told, damaged=True)
+        return replace(recovered or Progress(), trouble=told, damaged=True)
 
 
-def _read_backup() -> dict[str, Record] | None:
+def _read_backup() -> Progress | None:
     try:
         return _read(BACKUP)
     except (OSError, _Damaged, _Newer):
         return None
 
 
-def _read(path: Path) -> dict[str, Record]:
-    """The records in a file. Fields that this version does not know are dropped."""
+def _read(path: Path) -> Progress:
+    """What a file holds. Fields that this version does not know are dropped."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -162,10 +184,12 @@ def _read(path: Path) -> dict[str, Record]:
             f"was written by a newer version of the course (its format is {content['version']}, "
             f"this one knows {VERSION})."
         )
-    exercises = content.get("exercises")
+    exercises, said = content.get("exercises"), content.get("said", {})
     if not isinstance(exercises, dict):
         raise _Damaged("it lists no exercises")
-    return {known: _record(known, given) for known, given in exercises.items()}
+    if not isinstance(said, dict) or not all(isinstance(one, str) for one in said.values()):
+        raise _Damaged("what was said to a key question is no text")
+    return Progress({known: _record(known, given) for known, given in exercises.items()}, said)
 
 
 def _record(exercise_id: str, given: Any) -> Record:
@@ -194,12 +218,12 @@ def update(change: Callable[[Progress], None]) -> str:
             progress = read()
             if not progress.writable:
                 return progress.trouble
-            before = dict(progress.records)
+            before = dict(progress.records), dict(progress.said)
             change(progress)
             if progress.damaged:
                 answers.write_whole(DAMAGED, FILE.read_bytes())
                 progress.trouble += f" The damaged file is kept as {answers.shown(DAMAGED)}."
-            if progress.damaged or progress.records != before:
+            if progress.damaged or (progress.records, progress.said) != before:
                 _write(progress)
             return progress.trouble
     except TimeoutError as error:
@@ -236,6 +260,7 @@ def _write(progress: Progress) -> None:
     content = {
         "version": VERSION,
         "exercises": {known: asdict(record) for known, record in progress.records.items()},
+        "said": progress.said,
     }
     if not progress.damaged:
         with suppress(FileNotFoundError):
@@ -275,3 +300,9 @@ def hinted(exercise_id: str, tiers: int) -> str:
         )
 
     return update(change)
+
+
+def said(question: str, words: str) -> str:
+    """Remember what was answered to a key question, the last time that it was; returns update's
+    sentence."""
+    return update(lambda progress: progress.said.update({question: words}))

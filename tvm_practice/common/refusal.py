@@ -54,10 +54,7 @@ _MEANINGS = (
     ),
     (
         r"Cannot find a block with the name: (\w+)",
-        (
-            'there is no block named "{1}" now, only {blocks}. (decompose_reduction takes a block'
-            ' "C" apart into "C_init" and "C_update".)'
-        ),
+        'there is no block named "{1}" now, only {blocks}.{apart}',
     ),
     (r"Loop (\S+) appears in the input array for multiple times", "loop {1} is given twice."),
     (
@@ -74,8 +71,8 @@ _MEANINGS = (
         r"the outer loop (\S+) is not the parent of the inner loop (\S+)",
         (
             "fuse takes loops that stand directly inside one another, the outer one first; {2} "
-            "does"
-            " not stand directly in {1}."
+            "does not stand directly in {1}. If {1} stands in {2}, give them in the other order;"
+            " if a third loop stands between them, reorder first."
         ),
     ),
     (
@@ -86,10 +83,9 @@ _MEANINGS = (
     (
         r"The block (\S+) is an output block",
         (
-            "compute_at moves a block to its reader, and nothing in the program reads the output. "
-            "A"
-            " block that copies a result out is moved to where the result is made:"
-            " reverse_compute_at."
+            "compute_at and compute_inline move a block to its reader, and nothing in the program"
+            " reads the output, {1}. A block at the end of the program is moved to where what it"
+            " reads is made: reverse_compute_at, reverse_compute_inline."
         ),
     ),
     (
@@ -191,6 +187,36 @@ _MEANINGS = (
         ),
     ),
     (
+        r"The block (\S+) is not a complete block - it violates condition #1\.",
+        (
+            "block {1} is a sum, or what decompose_reduction left of one: an element is finished"
+            " only after all of its terms, so it cannot be computed in the place where it is read."
+            " It is the reader that can go into the block that stores the finished sum:"
+            " reverse_compute_inline."
+        ),
+    ),
+    (
+        r"The block (\S+) is not a complete block - it violates condition #2\.",
+        "block {1} does not alone make what it writes: another block writes to the same buffer.",
+    ),
+    (
+        r"The block (\S+) is not a complete block - it violates condition #3\.",
+        "block {1} reads the buffer that it writes.",
+    ),
+    (
+        r"The consumer block \S+ to be inlined is required to have only a single producer block",
+        (
+            "reverse_compute_inline puts a block into the one block that makes what it reads. Here"
+            " several make it (decompose_reduction leaves two, the zeroing and the adding), or it"
+            " has other readers besides."
+        ),
+    ),
+    (
+        r"Unknown threadscope (\S*)",
+        'there is no thread axis "{1}". The six are "blockIdx.x", "blockIdx.y", "blockIdx.z", '
+        '"threadIdx.x", "threadIdx.y" and "threadIdx.z".',
+    ),
+    (
         r"TensorIntrin '(\S+)' is not registered",
         'no instruction is registered under the name "{1}".',
     ),
@@ -202,6 +228,13 @@ _MEANINGS = (
         "{1}, which the block reads, is not computed inside of that loop.",
     ),
     (
+        r"requires all the consumer\(s\) of the given block to be present under the target loop",
+        (
+            "compute_at moves a block into a loop that stands around all that reads it, and not all"
+            " of its readers stand in that loop."
+        ),
+    ),
+    (
         r"TVM supports multiple types of integer divisions",
         "indices are divided with `//`, not with `/`.",
     ),
@@ -211,6 +244,63 @@ _MEANINGS = (
             r' "([^"]+)"'
         ),
         "{1} takes {3} here, but was given {4}.",
+    ),
+    (
+        r"fn=(\w+),.* param=(\w+), .* expect Tensor with dtype (\w+) but get (\w+)",
+        (
+            "{1} takes a tensor {2} of {3}, but was given one of {4}. (NumPy makes float64 unless"
+            ' told otherwise; array.astype("{3}") is the same array in {3}.)'
+        ),
+    ),
+    (
+        r"fn=(\w+),.* param=(\w+), annotation=R\.Tensor\((\(.*?\)),.* with ndim \d+ but get (\d+)",
+        "{1} takes a tensor {2} of shape {3}; the number of dimensions it was given is {4}.",
+    ),
+    (
+        (
+            r"input_shape\[i\] == reg \((\d+) vs\. .*fn=(\w+),.* param=(\w+), "
+            r"annotation=R\.Tensor\((\(.*?\)),.* shape\[(\d+)\]"
+        ),
+        "{2} takes a tensor {3} of shape {4}, but was given one with {1} in dimension {5}.",
+    ),
+    (
+        r"Invoking function (\w+) expects (\d+) arguments \((.*?)\), but (\d+) arguments",
+        "{1} takes ({3}), so the number of arguments is {2}, but it was given {4}.",
+    ),
+    (
+        r"Expect the rt_mod to be an runtime\.Module",
+        "relax.VirtualMachine runs what tvm.compile makes of a module, and nothing else.",
+    ),
+    (
+        r"Module has no function '(\w+)'",
+        (
+            'the module has no function "{1}". (What tvm.compile makes of a model is called by'
+            ' relax.VirtualMachine(executable, device)["main"].)'
+        ),
+    ),
+)
+
+# The same for NumPy.
+_NUMPY = (
+    (
+        r"all input arrays must have the same shape",
+        "rows of different shapes cannot be stacked to one array.",
+    ),
+    (
+        r"The requested array has an inhomogeneous shape",
+        "rows of different lengths do not make one array.",
+    ),
+    (
+        r"zero-dimensional arrays cannot be concatenated",
+        (
+            "concatenate puts rows one behind another, and was given single numbers. max() and"
+            " sum() of a whole array are single numbers; with axis=0 they have one for each"
+            " column."
+        ),
+    ),
+    (
+        r"only integer scalar arrays can be converted to a scalar index",
+        "an array stands where a single number is wanted. (concatenate takes one list of arrays.)",
     ),
 )
 
@@ -232,12 +322,32 @@ def in_plain_words(error: Exception) -> str:
                 rf"(?:s_tir|tirx)?\.?{re.escape(number.rpartition('.')[2])}\b", block or loop, text
             )
     text = " ".join(text.split())
-    for pattern, meaning in _MEANINGS:
-        if found := re.search(pattern, text):
-            words = [_type(word) for word in found.groups()]
-            return f"TVM refuses: {meaning.format('', *words, blocks=blocks)}"
+    for who, meanings in (("TVM", _MEANINGS), ("NumPy", _NUMPY)):
+        for pattern, meaning in meanings:
+            if found := re.search(pattern, text):
+                words = [_type(word) for word in found.groups()]
+                apart = _taken_apart(words, blocks)
+                return f"{who} refuses: {meaning.format('', *words, blocks=blocks, apart=apart)}"
+    if isinstance(error, NameError) and error.name in old_names.MODULES:
+        return (
+            f"the module `{error.name}` is not imported here. `import tvm` gives tvm, "
+            "`from tvm import te` gives te."
+        )
     text = text if len(text) <= 400 else text[:400] + " ..."
     return f"{type(error).__name__}: {text or 'no message'}"
+
+
+def _taken_apart(words: list[str], blocks: str) -> str:
+    """A remark where the block that was asked for is there no more, or not yet, for a
+    decompose_reduction."""
+    name = re.sub(r"_(?:init|update)$", "", words[0]) if words else ""
+    if not name:
+        return ""
+    if f'"{name}_update"' in blocks:
+        return f' (decompose_reduction took "{name}" apart into "{name}_init" and "{name}_update".)'
+    if name != words[0] and f'"{name}"' in blocks:
+        return f' (It is decompose_reduction that makes "{name}_init" and "{name}_update" of it.)'
+    return ""
 
 
 def _type(word: str) -> str:

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.markdown import Markdown
@@ -26,12 +27,31 @@ from rich.table import Table
 from rich.text import Text
 
 from tvm_practice.common import ask
+from tvm_practice.common import progress as record
 from tvm_practice.common.loop_nest import LoopNest
 
 PIPE_WIDTH = 110
 LONGEST_LINE = 240  # characters of one line of a loop nest
 
+
+class _Output:
+    """Standard output, whichever it is at the moment. Into a pipe lines go without the blanks with
+    which rich fills them up."""
+
+    def write(self, text: str) -> int:
+        output = self._output()
+        return output.write(text if output.isatty() else re.sub(r" +(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output(), name)
+
+    @staticmethod
+    def _output() -> IO[str]:
+        return getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # beneath rich's own stand-in
+
+
 console = Console(
+    file=_Output(),  # type: ignore[arg-type]
     highlight=False,
     width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH,
 )
@@ -73,16 +93,30 @@ def line(text: str, style: str = "") -> None:
     console.print(Text(text, style=style))
 
 
+def command(text: str) -> None:
+    """A command to be copied: never folded, however long it is."""
+    console.print(Text(f"    {text}"), soft_wrap=True)
+
+
 def code(text: str, language: str = "python", most_lines: int = 60) -> None:
     """Source text, indented; long texts are cut with a line that says so."""
     lines = text.rstrip().splitlines()
     cut = len(lines) - most_lines
-    shown = "\n".join(lines[:most_lines])
-    console.print(
-        Padding(Syntax(shown, language, background_color="default", word_wrap=True), (0, 0, 0, 4))
-    )
+    _whole("\n".join(lines[:most_lines]), 4, language)
     if cut > 0:
         line(f"    ... {cut} more lines", "dim")
+
+
+def _whole(text: Text | str, blanks: int, language: str = "") -> None:
+    """Source text or a loop nest, indented. In a pipe its lines are not folded: what breaks in the
+    middle of a name cannot be searched for, or copied."""
+    if console.is_terminal:
+        if isinstance(text, str):
+            text = Syntax(text, language, background_color="default", word_wrap=True)
+        console.print(Padding(text, (0, 0, 0, blanks)))
+        return
+    for one in str(text).split("\n"):
+        console.print(Text(" " * blanks + one), soft_wrap=True)
 
 
 def side_by_side(left: str, right: str, titles: tuple[str, str], language: str = "python") -> None:
@@ -92,14 +126,15 @@ def side_by_side(left: str, right: str, titles: tuple[str, str], language: str =
         Syntax(text.rstrip(), language, background_color="default", word_wrap=True)
         for text in (left, right)
     ]
-    heads = [Text(one, style="dim") for one in titles]
     if 2 * widest + 6 <= console.width:
         grid = Table.grid(padding=(0, 4))
-        grid.add_row(*heads)
+        grid.add_row(*[Text(one, style="dim") for one in titles])
         grid.add_row(*shown)
         console.print(Padding(grid, (0, 0, 0, 2)))
     else:
-        console.print(Padding(Group(heads[0], shown[0], heads[1], shown[1]), (0, 0, 0, 2)))
+        for head, text in zip(titles, (left, right), strict=True):
+            line(f"  {head}", "dim")
+            _whole(text.rstrip(), 2, language)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
@@ -123,7 +158,7 @@ def nest(
     that came marked "+". The loop that a diagnosis is about is pointed at."""
     about = offending(after, diagnosis)
     if before is None:
-        console.print(Padding(_nest_text(after, set(), "", about), (0, 0, 0, 2)))
+        _whole(_nest_text(after, set(), "", about), 2)
         return
     gone, come = changed_lines(before, after)
     left, right = _nest_text(before, gone, "-"), _nest_text(after, come, "+", about)
@@ -134,8 +169,9 @@ def nest(
         grid.add_row(left, right)
         console.print(Padding(grid, (0, 0, 0, 2)))
     else:
-        pieces = [Text(titles[0], style="dim"), left, Text(titles[1], style="dim"), right]
-        console.print(Padding(Group(*pieces), (0, 0, 0, 2)))
+        for head, text in zip(titles, (left, right), strict=True):
+            line(f"  {head}", "dim")
+            _whole(text, 2)
 
 
 def changed_lines(before: LoopNest, after: LoopNest) -> tuple[set[int], set[int]]:
@@ -190,14 +226,19 @@ def question(text: str, answer: Sequence[str]) -> None:
     """The key question of a lesson and what this run measured that answers it. At a terminal there
     is time to answer it oneself first."""
     body: list[Text | Markdown] = [Text(text, style="bold")]
-    body += [Markdown(paragraph) for paragraph in answer]
+    trouble = ""
     console.print()
     if ask.at_a_terminal():
         console.print(Text(f"Key question: {text}", style="bold"))
-        ask.line("In a few words; Enter shows what this run says: ")
+        if said := ask.line("In a few words; Enter shows what this run says: "):
+            trouble = record.said(text, said)
+            body.append(Text(f"You said: {said}", style="italic"))
+    body += [Markdown(paragraph) for paragraph in answer]
     console.print(
         Panel(Group(*body), title="Key question", title_align="left", border_style="cyan")
     )
+    if trouble:
+        line(trouble, "yellow")
 
 
 @contextmanager

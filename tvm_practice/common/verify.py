@@ -51,11 +51,13 @@ def assert_close(
     terms: int,
     what: str,
     reasons: Sequence[tuple[np.ndarray, str]] = (),
+    written: Callable[[tuple[int, ...]], str] = lambda where: "",
 ) -> None:
     """Raise Wrong unless every element of `got` is `want` within tolerance(magnitude, terms).
 
     reasons: pairs of (a result that a known mistake gives, the sentence that names the mistake);
-    the first that matches is added to the message.
+    the first that matches is added to the message. written: who wrote an element, as a sentence;
+    asked about the first that is wrong.
     """
     if got.shape != want.shape:
         raise Wrong(f"{what} has shape {got.shape}; expected {want.shape}.")
@@ -69,9 +71,8 @@ def assert_close(
             )
         raise Wrong(
             f"{count} of {got.size} elements of {what} are not finite; the first is "
-            f"{_element(what, where)} = "
-            f"{got[where]}, expected {want[where]:.6g}. Either they were never written, or the "
-            "arithmetic overflowed." + _reason(got, reasons, allowed)
+            f"{_element(what, where)} = {got[where]}, expected {want[where]:.6g}."
+            f"{_spaced(written(where)) or _NEVER_OR_OVERFLOWED}{_reason(got, reasons, allowed)}"
         )
     if want.any() and not got.any():
         raise Wrong(f"{what} is zero everywhere; nothing was computed into it.")
@@ -89,14 +90,21 @@ def assert_close(
         )
     raise Wrong(
         f"{count} of {got.size} elements of {what} are wrong; the first is "
-        f"{_element(what, where)} "
-        "= "
-        f"{got[where]:.6g}, expected {want[where]:.6g}.{reason}"
+        f"{_element(what, where)} = {got[where]:.6g}, expected {want[where]:.6g}."
+        f"{_spaced(written(where))}{reason}"
     )
 
 
+_NEVER_OR_OVERFLOWED = " Either they were never written, or the arithmetic overflowed."
+
+
+def _spaced(sentence: str) -> str:
+    return f" {sentence}" if sentence else ""
+
+
 def _element(what: str, where: tuple[int, ...]) -> str:
-    return f"{what}[{', '.join(map(str, where))}]"
+    """An element of "C", or of "C (at 8 x 4 x 2)", as C[1, 2]."""
+    return f"{what.partition(' (')[0]}[{', '.join(map(str, where))}]"
 
 
 def _reason(got: np.ndarray, reasons: Sequence[tuple[np.ndarray, str]], allowed: np.ndarray) -> str:
@@ -219,14 +227,20 @@ class OutsideRead:
 
     @property
     def sentence(self) -> str:
-        of = f"dimension {self.dimension} of {self.tensor}" if self.dimension else self.tensor
+        which = f"The index `{self.index}` into {self.tensor}"
+        if self.dimension:
+            which = f"The {_ordinal(self.dimension)} index of {self.tensor}, `{self.index}`,"
         told = (
-            f"The index `{self.index}` into {of} runs from {self.lowest} to {self.highest}, but "
-            f"only 0 to {self.size - 1} "
+            f"{which} runs from {self.lowest} to {self.highest}, but only 0 to {self.size - 1} "
             "exist there."
         )
         plain = self.index.isidentifier() and self.highest > self.size
         return told + (" Are two indices swapped?" if plain else "")
+
+
+def _ordinal(number: int) -> str:
+    words = ("first", "second", "third", "fourth")
+    return words[number - 1] if number <= len(words) else f"{number}th"
 
 
 _OUTSIDE = re.compile(

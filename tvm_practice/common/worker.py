@@ -20,10 +20,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
+
+from tvm_practice.common.command import typed
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tvm_practice.common.import_tvm"])
@@ -34,6 +36,7 @@ PRINTED_KEPT = 1 << 16
 LOOK_SECONDS = 0.3  # between two looks at what may end a wait
 
 _look: Callable[[], None] | None = None
+_server_said: IO[bytes] | None = None  # what the fork server wrote to its standard error
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,11 @@ class Worker:
         )
         try:
             with _without_main():
+                _start_server()
                 self._process.start()
+        except (OSError, EOFError) as error:
+            self.__exit__()
+            raise WorkerFailed(Failure("died", _no_server(error))) from None
         except BaseException:  # a Ctrl-C that was held back meanwhile
             self.__exit__()
             raise
@@ -199,6 +206,38 @@ def _without_main() -> Iterator[None]:
         finally:
             sys.modules["__main__"] = program
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start_server() -> None:
+    """Start the fork server, if it does not run, so that its standard error is kept: where it
+    cannot load TVM, that has the reason."""
+    global _server_said
+    try:
+        errors = os.dup(2)
+    except OSError:  # closed, and nothing is lost
+        forkserver.ensure_running()
+        return
+    try:
+        _server_said = _server_said or tempfile.TemporaryFile()  # noqa: SIM115 - as the server
+        os.dup2(_server_said.fileno(), 2)
+        forkserver.ensure_running()
+    finally:
+        os.dup2(errors, 2)
+        os.close(errors)
+
+
+def _no_server(error: BaseException) -> str:
+    """Why no process could be started: the last that the fork server said."""
+    said = []
+    if _server_said is not None:
+        _server_said.seek(0)
+        said = _server_said.read().decode(errors="replace").split("\n")
+    reason = next((line.strip() for line in reversed(said) if line.strip()), "")
+    reason = reason or f"it ended without a word ({type(error).__name__})"
+    return (
+        f"the process that loads TVM could not be started: {reason.rstrip('.')}; "
+        f"`{typed('doctor')}` looks into it"
+    )
 
 
 @contextmanager

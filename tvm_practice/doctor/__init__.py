@@ -22,7 +22,7 @@ SLOW = {
     "cpu": ("torch", "metaschedule", "workers", "xgboost"),
     "cuda-sim": ("torch", "metaschedule", "simulator", "nvrtc", "workers", "xgboost"),
     "cuda": (
-        *("torch", "metaschedule", "tvm_cuda", "nvrtc", "workers", "xgboost"),
+        *("torch", "metaschedule", "simulator", "tvm_cuda", "nvrtc", "workers", "xgboost"),
         *("driver", "runtime"),
     ),
 }

@@ -31,7 +31,9 @@ class Check:
 
     def finding(self, target: str) -> Finding:
         if target not in self.targets:
-            return Finding(self.name, SKIPPED, f"only --target {' and '.join(self.targets)} asks")
+            return Finding(
+                self.name, SKIPPED, f"only --target {' or '.join(self.targets)} needs it"
+            )
         try:
             return Finding(self.name, *self.examine(target))
         except Exception as error:  # a doctor who falls ill himself helps nobody

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from tvm_practice.common import target
+from tvm_practice.common.exercise import GPU, catalogue
 from tvm_practice.doctor import probes
 from tvm_practice.doctor.finding import FAIL, OK, WARN, check
 from tvm_practice.doctor.machine import INSTALL, Told  # whose checks come first
@@ -22,11 +23,18 @@ def _arch_number(arch: str) -> int:
     return int(re.sub(r"\D", "", arch) or 0)
 
 
-@check("g++", SIM)
-def compiler(_: str) -> Told:
+@check("g++")
+def compiler(wanted: str) -> Told:
     fix = "On Debian and Ubuntu: apt-get install g++"
     if shutil.which("g++") is None:
-        return FAIL, "g++ is not installed; it compiles the kernels for the CPU", fix
+        numbers = [known for known, one in catalogue().items() if one.target == GPU]
+        sentence = (
+            f"g++ is not installed: {len(numbers)} exercises, the first {numbers[0]}, are checked "
+            "by running their CUDA code on the CPU, and need it to compile that"
+        )
+        return WARN if wanted == "cpu" else FAIL, sentence, fix
+    if wanted == "cpu":
+        return OK, "found; the exercises for a GPU are checked with it", ""
     try:
         told = probes.ask("simulator")
     except probes.Died as died:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -54,12 +55,27 @@ def python(_: str) -> Told:
     return OK, here, ""
 
 
-@check("packages")
-def packages(_: str) -> Told:
-    """Every requirement of pyproject.toml, but the pair that has its own check."""
-    wrong = []
+def _required() -> Iterator[Requirement]:
+    """Every requirement of pyproject.toml, and those of the extras it names: a TVM without its
+    extra `all` is installed, and MetaSchedule fails."""
     for text in _project()["dependencies"]:
         wanted = Requirement(text)
+        yield wanted
+        for more in metadata.requires(wanted.name) or [] if _version(wanted.name) else []:
+            of_extra = Requirement(more)
+            if of_extra.marker and any(
+                of_extra.marker.evaluate({"extra": extra})
+                and not of_extra.marker.evaluate({"extra": ""})
+                for extra in wanted.extras
+            ):
+                yield of_extra
+
+
+@check("packages")
+def packages(_: str) -> Told:
+    """What is required, but the pair that has its own check."""
+    wrong = []
+    for wanted in _required():
         if wanted.name == "apache-tvm-ffi":
             continue
         here = _version(wanted.name)

@@ -173,9 +173,9 @@ def _key_question(found: dict[str, Rung], results: int) -> None:
         f"each 4 it wants, {fused.read:,.0f} bytes for a result, against {outer.read:,.0f} when "
         f"{WARP} neighbours load at once.",
         f"The shared tile brings it to {shared.read:,.0f}: a block fetches each pixel once, and "
-        "the filter is the most of what is left. Where 1 is the least, a request to shared "
-        f"memory needs {shared.bank_rounds:.2g} rounds of its banks: neighbouring lanes read "
-        "neighbouring words, each in a bank of its own.",
+        "the filter is the most of what is left. The rounds that the banks of shared memory take "
+        f"for a request are {shared.bank_rounds:.3g} on the average, where 1 is the least: "
+        "neighbouring lanes read neighbouring words, each in a bank of its own.",
         f"None of it makes {results:,} results a large task. On a GPU, part of the time of each "
         "version is the start of the kernel, which no schedule changes.",
     ]

@@ -113,8 +113,9 @@ def _gpu_answer(found: dict[str, Facts]) -> None:
             f"computes {V100.float32_peak / 1e9:,.0f} GFLOP/s, {balance:.2g} bytes for an "
             f"operation; {'still less' if balance < registers.read_per_flop else 'more'} than "
             "this. (The caches take a share of what is asked; how much, only a GPU tells.)",
-            f"Shared memory then needs {registers.bank_rounds:.2g} rounds for a request, and "
-            f"{last.bank_rounds:.2g} once the rows of A_shared are spread.",
+            "The rounds that the banks of shared memory need for a request are then "
+            f"{registers.bank_rounds:.3g} on the average, and {last.bank_rounds:.3g} once the rows "
+            "of A_shared are spread.",
         ],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -236,19 +237,32 @@ def _whose_on_gpu(session) -> dict[str, str]:
 
 def _show_results_on_gpu(found: dict[str, dict[str, OnGpu]]) -> None:
     show.table(
-        ("model", "stage ", "calls compared", "largest error of the result", "allowed"),
+        ("model", "stage ", "calls compared", "launches", "largest error of the result", "allowed"),
         [
             (
                 name,
                 stage,
                 str(len({launch.call for launch in one.launches})),
+                str(len(one.launches)),
                 f"{one.error:.1e}",
                 f"{one.allowed:.1e}",
             )
             for name, stages in found.items()
             for stage, one in stages.items()
         ],
+        _of_several_launches(found),
     )
+
+
+def _of_several_launches(found: dict[str, dict[str, OnGpu]]) -> str:
+    """Which calls are several kernels, as a caption; "" if none is."""
+    every = [one.launches for stages in found.values() for one in stages.values()]
+    counts = [Counter(launch.call for launch in launches) for launches in every]
+    most = {call: count for each in counts for call, count in each.items() if count > 1}
+    if not most:
+        return ""
+    told = ", ".join(f"{call} has {count}" for call, count in most.items())
+    return f"A call is a launch for each of its kernels. Most have one, {told}."
 
 
 def _show_launches(title: str, one: OnGpu) -> None:

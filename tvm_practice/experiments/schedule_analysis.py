@@ -40,16 +40,20 @@ GPU_PAIRS = (
     (
         ("threads, x along columns", "threads, x along rows"),
         "The threads of a warp along a column: each element of B and C is in another sector, of "
-        "which it uses 4 bytes of 32. The same product asks for {times} the bytes.",
+        "which it uses 4 bytes of 32. The same product asks for {times} the bytes. (Along the "
+        "columns not all is used either: the threads of a row ask for one element of A, {of_a} of "
+        "the sector that moves for it. From 2.7 on whole sectors are fetched.)",
     ),
     (
         ("fetch 4 floats at once", "fetch 1 float at once"),
-        "The bytes are the same, but it takes {more} as many requests of a warp to fetch A and B.",
+        "The bytes are the same, but it takes {more} as many requests of a warp to fetch A and B. "
+        "(If the bank rounds differ, it is because the average has more requests of one round in "
+        "it.)",
     ),
     (
         ("A_shared, rows spread", "A_shared, rows of 16 words"),
         "Rows of 16 words put the two rows of threads of a warp into one bank. The padding costs a "
-        "quarter more shared memory for A, and takes the second round away.",
+        "quarter more shared memory for A, and takes the second round of its loads away.",
     ),
 )
 LAST = "A_shared, rows spread"
@@ -90,6 +94,7 @@ def run_gpu(session) -> None:
             sentence.format(
                 times=show.times(second.read_per_flop / first.read_per_flop),
                 more=show.times(_fetches(second) / _fetches(first)),
+                of_a=f"{_used_of_a(first):.0%}",
             )
         )
     accesses = [
@@ -108,6 +113,7 @@ def run_gpu(session) -> None:
     show.table(
         ("array", "", "a thread", "requests of warps", "sectors each", "used", "bank rounds"),
         accesses,
+        _about_rounds(found[LAST]),
     )
     session.headline = f"{len(found)} kernels verified, their accesses counted, not timed"
     session.report["gpu"] = {
@@ -131,6 +137,30 @@ def run_gpu(session) -> None:
             "arithmetic. That takes a GPU and a clock.",
         ],
     )
+
+
+def _about_rounds(of: Facts) -> str:
+    """Why the tables of schedules tell less than two rounds where an access takes two."""
+    shared = [one for one in of.patterns[0] if one.shared]
+    slow = [one for one in shared if one.ways > 1]
+    if not slow or of.bank_rounds is None:
+        return ""
+    told = " and ".join(
+        f"{one.requests:,} {'stores to' if one.write else 'loads of'} {one.array} take "
+        f"{one.ways:.3g}"
+        for one in slow
+    )
+    total = sum(one.requests for one in shared)
+    return (
+        f"Of the {total:,} requests to shared memory, {told} rounds. The table above has the "
+        f"average of them all, {of.bank_rounds:.3g}. Rows are spread for the loads, of which there "
+        "are more."
+    )
+
+
+def _used_of_a(of: Facts) -> float:
+    """Of what moves for A, the share that was asked for."""
+    return next(one.efficiency for one in of.patterns[0] if one.array == "A")
 
 
 def _fetches(of: Facts) -> int:

@@ -128,6 +128,9 @@ def fused_blocks(sch: Schedule) -> None:
 #             for ty, tx:                     a thread for each result of a tile
 #                 for r, s: ...
 #
+# (A bound loop is no loop in the kernel, so TVM makes the same one wherever ty and tx stand. In
+# this order, which reorder makes, the nest says what runs inside of what.)
+#
 # Which of the two tile loops is threadIdx.x matters. threadIdx.x counts fastest: a warp is 32
 # threads with neighbouring x. And when a warp loads, the 32 addresses go to memory as one request,
 # in sectors of 32 bytes. Neighbours along w lie side by side, 32 of them in four or five sectors.

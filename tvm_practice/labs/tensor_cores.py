@@ -80,13 +80,15 @@ V100 = Tiling(warps=(2, 4), each=(4, 2), depth=2)
 # The loops are to be these, and the last three are what one mma_sync does:
 #
 #     for by, bx:                     a block
-#         for warp:                   one of its warps, warps[0] x warps[1], by rows
+#         for warp:                   one of its warps, warps[0] x warps[1]
 #             for ko, ki:             `depth` tiles along k at a time, one after the other
 #                 for fi, fj:         the warp's own tiles of C, each[0] x each[1]
 #                     for it, jt, kt:     the inside of a tile, 16 x 16 x 16
 #
 # Bind by, bx and warp, to "threadIdx.y" this last one: "threadIdx.x" is kept for the 32 threads of
-# a warp, and no loop here is theirs. They get something to do in step 3.
+# a warp, and no loop here is theirs. They get something to do in step 3. Whether the warps are
+# counted row by row or column by column changes nothing: each has its own tiles either way, and
+# what they share, they all fetch together.
 #
 # One primitive is new. `sch.blockize(it)` wraps it and all inside of it as one block, "C_o" here,
 # that reads and writes tiles. From then on "C_o" can be copied for and moved around as a whole, and

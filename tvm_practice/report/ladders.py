@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tvm_practice.common import cache, exercise
+from tvm_practice.common.accesses import MOST_BUFFERS, Buffer, Program, accesses, trace
 from tvm_practice.common.cache import FLOAT, Level
 from tvm_practice.common.exercise import LEARNER, REFERENCE
 from tvm_practice.common.loop_nest import LoopNest, loop_nest
-from tvm_practice.report.accesses import MOST_BUFFERS, Buffer, Program, accesses, trace
 
 SIDE = 32  # of the small matrices
 TILE = (4, 8)  # rows and columns of the small register tile: two lines of the small cache wide

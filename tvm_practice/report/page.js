@@ -6,6 +6,7 @@ const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const FLOAT = 4; // bytes
 const WHOLE_RUN_SECONDS = 30;
 const TRAIL = 48; // touches that can still be seen
+const LINE = 15; // the height of a line of a drawing's text
 
 // ------------------------------------------------------------------------------------ the cache
 // The same model as tvm_practice/common/cache.py; a test holds the two together.
@@ -37,7 +38,7 @@ class Hierarchy {
 }
 
 // ---------------------------------------------------------------------------------- the program
-// Loops around reads and writes, as tvm_practice/report/accesses.py describes them.
+// Loops around reads and writes, as tvm_practice/common/accesses.py describes them.
 
 const OPERATORS = {
   "+": (a, b) => a + b,
@@ -368,10 +369,10 @@ class Ladder {
         ? `${say(first)} misses, ${say(second)} to memory`
         : `${say(touches)} touches`;
     const top = Math.max(...totals.map(height_of));
-    const [left, right, height, bottom] = [60, 8, 190, 26];
+    const [left, right, height, bottom] = [60, 8, 180, 26];
     const what = small ? `${names[0]} misses` : "Touches of memory";
     const svg = drawing(width, height + bottom, `${what} after each primitive`);
-    const y = (n) => height - ((height - 22) * n) / top;
+    const y = (n) => height - ((height - 8) * n) / top;
     const wide = (width - left - right) / totals.length;
     for (const tick of niceTicks(top)) {
       line(svg, left, y(tick), width - right, y(tick), "grid");
@@ -381,7 +382,7 @@ class Ladder {
       const x = left + n * wide;
       const group = add(svg, "g", { class: n === this.number ? "bar current" : "bar" });
       add(group, "title").textContent = `step ${n}: ${told(total)}`;
-      add(group, "rect", { class: "hold", x, y: 18, width: wide, height: height - 18 });
+      add(group, "rect", { class: "hold", x, y: 2, width: wide, height: height - 2 });
       const gap = Math.min(4, wide / 5);
       const size = { x: x + gap / 2, width: wide - gap };
       const near = y(height_of(total));
@@ -390,7 +391,7 @@ class Ladder {
       add(group, "rect", { class: "far", ...size, y: far, height: height - far });
       group.addEventListener("click", () => this.show(n));
     });
-    text(svg, 0, 12, `step ${this.number}: ${told(totals[this.number])}`, "start", "strong");
+    this.find(".this-count").textContent = `Step ${this.number}: ${told(totals[this.number])}.`;
     text(svg, left, height + 20, "start");
     text(svg, width - right, height + 20, `step ${totals.length - 1}`, "end");
     return svg;
@@ -533,11 +534,58 @@ class Measured {
     this.roofline.draw();
   }
 
+  // Versions whose dots touch share one list of names, on the side where there is more room. Where
+  // that is little, one of them is named, and the table has the others.
+  nameTheVersions(svg, x, y, [from, to], top, bottom) {
+    const widest = Math.max(...this.run.times.map((one) => textWidth(one.name)));
+    const toTheRight = to - x > x - from && to - x > widest + 24;
+    const side = toTheRight ? 1 : -1;
+    const room = (toTheRight ? to - x : x - from) - 30;
+    const lists = [];
+    for (const one of this.run.times.toSorted((a, b) => b.gflops - a.gflops)) {
+      const at = y(one.gflops);
+      if (!lists.length || at - lists.at(-1).dots.at(-1) > 10) lists.push({ names: [], dots: [] });
+      lists.at(-1).dots.push(at);
+      lists.at(-1).names.push(one.name);
+    }
+    for (const one of lists) {
+      one.lines = this.folded(one.names, room);
+      one.height = LINE * one.lines.length;
+      one.at = (one.dots[0] + one.dots.at(-1)) / 2;
+    }
+    for (const one of placed(lists, top, bottom)) {
+      line(svg, x + 8 * side, one.at, x + 20 * side, one.top + one.height / 2, "leader");
+      one.lines.forEach((names, n) => {
+        const place = one.top + LINE * (n + 1) - 4;
+        const label = text(svg, x + 24 * side, place, "", toTheRight ? "start" : "end", "name");
+        for (const name of names) {
+          const current = this.isCurrent(name.replace(/,? ?$/, ""));
+          add(label, "tspan", current ? { class: "strong" } : {}).textContent = name;
+        }
+      });
+    }
+  }
+
+  folded(names, room) {
+    if (room < 100 && names.length > 2) {
+      const first = names.find((one) => this.isCurrent(one)) ?? names[0];
+      return [[first], [`and ${names.length - 1} more`]];
+    }
+    const lines = [[]];
+    names.forEach((one, n) => {
+      const name = n < names.length - 1 ? `${one}, ` : one;
+      if (lines.at(-1).length && textWidth(lines.at(-1).join("") + name) > room) lines.push([]);
+      lines.at(-1).push(name);
+    });
+    return lines;
+  }
+
   roofs(width) {
     const { run } = this;
     const { intensity } = run.times[0];
     const [left, right, top, height, bottom] = [52, 12, 26, 260, 42];
-    const [from, to] = [0.25, Math.max(512, 2 * intensity)];
+    // The names stand on the side of the points that the slope leaves free.
+    const [from, to] = [Math.min(1, intensity / 2), intensity > 64 ? 1.5 * intensity : 2048];
     const rates = run.times.map((one) => one.gflops);
     const low = 10 ** Math.floor(Math.log10(Math.min(...rates, run.fma / 30) / 1.5));
     const high = Math.max(run.fma, ...rates) * 1.6;
@@ -566,24 +614,33 @@ class Measured {
     } else {
       text(svg, left + 6, y(run.fma) + 18, "bandwidth: not measured in this run", "start");
     }
-    // Names to the left of the points, pushed apart where they would touch.
-    const points = [...run.times].sort((a, b) => b.gflops - a.gflops);
-    let free = y(run.fma) + 12;
+    this.nameTheVersions(svg, x(intensity), y, [x(ridge), width - right], y(run.fma) + 8, height);
+    const points = run.times.toSorted((a, b) => this.isCurrent(a.name) - this.isCurrent(b.name));
     for (const one of points) {
       const current = this.isCurrent(one.name);
       const mark = { class: `dot${current ? " current" : ""}${one.library ? " library" : ""}` };
-      const at = y(one.gflops);
-      const label = Math.max(at + 4, free);
-      free = label + 15;
-      if (label < height + 4) {
-        line(svg, x(intensity) - 8, at, x(intensity) - 22, label - 4, "leader");
-        text(svg, x(intensity) - 26, label, one.name, "end", current ? "strong" : "name");
-      }
-      const dot = add(svg, "circle", { ...mark, cx: x(intensity), cy: at, r: current ? 7 : 4.5 });
+      const size = { cx: x(intensity), cy: y(one.gflops), r: current ? 7 : 4.5 };
+      const dot = add(svg, "circle", { ...mark, ...size });
       add(dot, "title").textContent = `${one.name}: ${digits(one.gflops)} GFLOP/s`;
     }
     return svg;
   }
+}
+
+// Lists of names beside dots, none over another: each as near to its dots as those above leave it,
+// and all of them above the bottom.
+function placed(lists, top, bottom) {
+  let free = top;
+  for (const one of lists) {
+    one.top = Math.max(free, one.at - one.height / 2);
+    free = one.top + one.height + 3;
+  }
+  let floor = bottom;
+  for (const one of lists.toReversed()) {
+    one.top = Math.min(one.top, floor - one.height);
+    floor = one.top - 3;
+  }
+  return lists;
 }
 
 function searchCurve(curve, width) {
@@ -634,6 +691,13 @@ function drawing(width, height, label) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("aria-label", label);
   return svg;
+}
+
+// How wide a drawing's text is, in the bold type that is the widest of it.
+function textWidth(content) {
+  const context = (textWidth.context ??= document.createElement("canvas").getContext("2d"));
+  context.font = 'bold 12.5px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
+  return context.measureText(content).width;
 }
 
 function line(svg, x1, y1, x2, y2, name) {

@@ -47,6 +47,8 @@ def run(out: Path, open_: bool, solutions: bool) -> int:
     show.line(f"page: {shown} ({out.stat().st_size / 1e6:.1f} MB, opens without a network)")
     if open_ and not webbrowser.open(out.resolve().as_uri()):
         show.line(f"No browser could be started; open {out.resolve().as_uri()} yourself.", "yellow")
+    for sentence in content["trouble"]:
+        show.line(sentence, "yellow")
     failed = [one for one in content["ladders"] if not one["steps"]]
     return COULD_NOT_RUN if len(failed) == len(content["ladders"]) else NOTHING_WRONG
 
@@ -75,16 +77,20 @@ def gathered(root: Path, solutions: bool) -> dict[str, Any]:
     """All of the page's content as plain data."""
     with show.waiting("starting TVM ..."):
         machine = worker.call(target.machine)
+    trouble: dict[str, None] = {}  # a file that several ladders read is told of once
+    progress = runs.progress()
     return {
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "machine": machine,
-        "ladders": [_ladder(root, ladder, solutions) for ladder in LADDERS],
+        "ladders": [_ladder(root, one, solutions, trouble.setdefault) for one in LADDERS],
         "curves": runs.curves(root),
-        "progress": runs.progress(),
+        "search": runs.SEARCH,
+        "progress": progress,
+        "trouble": [*trouble, *filter(None, [progress["trouble"]])],
     }
 
 
-def _ladder(root: Path, ladder: Ladder, solutions: bool) -> dict[str, Any]:
+def _ladder(root: Path, ladder: Ladder, solutions: bool, tell: runs.Tell) -> dict[str, Any]:
     whose = references(ladder) if solutions else _whose(ladder)
     with show.waiting(f"{ladder.title}: every primitive ..."):
         found, told = _climbed(ladder, whose, solutions)
@@ -93,8 +99,8 @@ def _ladder(root: Path, ladder: Ladder, solutions: bool) -> dict[str, Any]:
         "told": told,
         "cache": _cache_told(ladder, found) if found["steps"] else "",
         **found,
-        "measured": runs.measured(root, ladder),
-        "explained": runs.explained(root) if ladder.name == "matmul" else None,
+        "measured": runs.measured(root, ladder, tell),
+        "explained": runs.explained(root, tell) if ladder.name == "matmul" else None,
         "command": runs.command(ladder),
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
@@ -14,22 +15,42 @@ from statistics import mean
 from typing import Any
 
 from tvm_practice.common import records, timing
-from tvm_practice.common.exercise import LESSONS, lesson_module
+from tvm_practice.common.command import typed
+from tvm_practice.common.exercise import LESSONS
 from tvm_practice.main import TITLES
 from tvm_practice.report.ladders import Ladder
 
 PEAKS = {peak.name for peak in timing.PEAKS} | set(timing.ONE_THREAD)
 LIBRARIES = ("NumPy", "torch", "torch.compile")
 FLOAT = 4
+EXPLAIN = "python -m tvm_practice.explain 2.5 --json reports/explain.json"
+SEARCH = typed("run auto_tune")
+Tell = Callable[[str], None]
+
+
+class Unusable(ValueError):
+    """A file is damaged, or not what this version writes."""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file's JSON object; an empty one where there is no such thing."""
+    """A file's JSON object; an empty one where there is no file. Raises Unusable."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except OSError as error:
+        raise Unusable(f"cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise Unusable("is damaged: it is not JSON") from None
+    if not isinstance(found, dict):
+        raise Unusable("is damaged: it is not an object of JSON")
+    return found
+
+
+def _told(root: Path, path: Path, error: Unusable, command: str) -> str:
+    return (
+        f"{path.relative_to(root)} {error}. What it held is left out; `{command}` writes it anew."
+    )
 
 
 def _date(path: Path, content: dict[str, Any]) -> str:
@@ -55,22 +76,25 @@ def _machine(content: dict[str, Any]) -> str:
 
 
 def command(ladder: Ladder) -> str:
-    return f"python -m {lesson_module(ladder.lesson)}"
+    return typed(f"run {ladder.lesson}")
 
 
-def measured(root: Path, ladder: Ladder) -> list[dict[str, Any]]:
+def measured(root: Path, ladder: Ladder, tell: Tell = lambda _: None) -> list[dict[str, Any]]:
     """Every set of times there is of a ladder: of the lesson's own last run, and of the bench, the
-    sizes that are nearest to the lesson's own first."""
+    sizes that are nearest to the lesson's own first. `tell` gets a sentence about each file that
+    cannot be used."""
     found: list[dict[str, Any]] = []
-    path = root / "reports" / f"{ladder.lesson}.json"
-    content = _read(path)
-    if content.get("results") and content.get("size"):
-        found += _sets(path, content, ladder, "your lesson")
-    for path, what in (
-        (root / "reports" / "bench.json", "your bench"),
-        (root / "benchmarks" / "cpu.json", "benchmarks"),
+    for path, what, again in (
+        (root / "reports" / f"{ladder.lesson}.json", "your lesson", command(ladder)),
+        (root / "reports" / "bench.json", "your bench", "python -m tvm_practice.bench"),
+        (root / "benchmarks" / "cpu.json", "benchmarks", "git checkout benchmarks/cpu.json"),
     ):
-        found += _sets(path, _read(path), ladder, what)
+        try:
+            content = _read(path)
+            if content.get("results"):
+                found += _sets(path, content, ladder, what)
+        except Unusable as error:
+            tell(_told(root, path, error, again))
 
     def apart(run: dict[str, Any]) -> float:
         return abs(math.log(math.prod(run["size"]) / math.prod(ladder.usual)))
@@ -89,8 +113,8 @@ def _sets(path: Path, content: dict[str, Any], ladder: Ladder, what: str) -> lis
         peaks = content.get("peaks", {})
         fma = float(peaks["fma_gflops"])
         bandwidth = peaks.get("read_gbytes") or peaks.get("triad_gbytes")
-    except (AttributeError, KeyError, TypeError, ValueError):  # of another version, or damaged
-        return []
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Unusable("is damaged, or of another version of the course") from None
     return [
         {
             "source": what,
@@ -131,12 +155,13 @@ def intensity(ladder: Ladder, size: tuple[int, ...]) -> float:
     return 2 * M * N * K / (FLOAT * (M * K + K * N + M * N))
 
 
-def explained(root: Path) -> dict[str, Any] | None:
-    """The time after every primitive of the matmul's ladder, from `explain`."""
+def explained(root: Path, tell: Tell = lambda _: None) -> dict[str, Any] | None:
+    """The time after every primitive of the matmul's ladder, from `explain`. `tell` is told of a
+    file that cannot be used."""
     path = root / "reports" / "explain.json"
-    content = _read(path)
     try:
-        if not content["complete"] or not content["size"]:
+        content = _read(path)
+        if not content or not content["complete"] or not content["size"]:
             return None
         return {
             "file": str(path.relative_to(root)),
@@ -154,8 +179,11 @@ def explained(root: Path) -> dict[str, Any] | None:
                 for one in content["steps"]
             ],
         }
+    except Unusable as error:
+        tell(_told(root, path, error, EXPLAIN))
     except (KeyError, TypeError):
-        return None
+        tell(_told(root, path, Unusable("is of another version of the course"), EXPLAIN))
+    return None
 
 
 # ------------------------------------------------------------------------------- searches, progress

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvm_practice.common.cuda.kernels import WARP
-from tvm_practice.common.cuda.simulate import Traced
+from tvm_practice.common.cuda.simulate import WRITE, Traced
 
 SECTOR = 32
 BANKS, WORD = 32, 4
-WRITE = 128  # added to the size of an access that is a store
 
 
 @dataclass(frozen=True)

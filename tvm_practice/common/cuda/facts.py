@@ -108,8 +108,8 @@ def _reports(module: Any, work: tuple[float, float] | None) -> tuple[tuple[Repor
 LEGEND = (
     "read / FLOP: bytes that a block reads from global memory for an operation, in sectors of 32; "
     "what threads of a warp ask for together is counted once. used: the share that was asked for, "
-    "of all bytes that move. bank rounds: of shared memory, for a request of a warp; 1 is the "
-    "least."
+    "of all bytes that move; for a single number a whole sector moves. bank rounds: of shared "
+    "memory, for a request of a warp, the average of all loads and stores; 1 is the least."
 )
 RESOURCES_LEGEND = (
     "Registers of a thread; what of it is spilled to memory for want of more; how many blocks a "
@@ -132,7 +132,7 @@ def table(named: dict[str, Facts], caption: str = "", legend: bool = True) -> No
                 f"{kernel.shared_bytes / 1024:.3g} KiB" if kernel.shared_bytes else "-",
                 f"{one.read_per_flop:.2g}",
                 f"{one.coalescing:.0%}",
-                "-" if rounds is None else f"{rounds:.2g}",
+                "-" if rounds is None else f"{rounds:.3g}",
                 "verified, not timed",
             )
         )

@@ -89,6 +89,7 @@ class _Finding(ctypes.Structure):
 ACCESS = np.dtype(
     [("site", "u4"), ("offset", "u4"), ("thread", "u2"), ("array", "u1"), ("size", "u1")]
 )
+WRITE = 128  # what `size` has on top where it is a write
 KINDS = (
     *("nothing", "outside", "misaligned", "unwritten", "read after write", "write after read"),
     *("overwritten", "write after write", "divergence", "warp divergence", "local outside"),
@@ -137,6 +138,7 @@ class Simulated:
         self.kernels = tuple(made)
         self.nest = nest
         self.parameters = tuple(parameters)
+        self._before: list[np.ndarray] = []  # the arguments of the last call, as they were given
         for kernel in self.kernels:
             assert_can_be_launched(kernel)
         try:
@@ -150,7 +152,7 @@ class Simulated:
 
     def __call__(self, *tensors: Any) -> None:
         views = [np.from_dlpack(tensor) for tensor in tensors]
-        before = [np.array(view) for view in views]
+        self._before = before = [np.array(view) for view in views]
         results = []
         for order in ORDERS:
             arrays = [np.array(one) for one in before]
@@ -193,17 +195,46 @@ class Simulated:
         known = self._named(arrays)
         traced = []
         for number, kernel in enumerate(self.kernels):
-            accesses = np.zeros(capacity, ACCESS)
-            into = _Trace(accesses.ctypes.data, capacity, 0)
-            chosen = [kernel.blocks // 2 if block is None else min(block, kernel.blocks - 1)]
-            if (found := self._launch(number, known, ASCENDING, chosen, into)) is not None:
-                raise Wrong(found.sentence)
-            if into.count > capacity:
-                raise ValueError(f"{into.count:,} accesses, room for {capacity:,}; a smaller size?")
-            accesses = accesses[: into.count].copy()
+            chosen = kernel.blocks // 2 if block is None else min(block, kernel.blocks - 1)
+            accesses = self._accesses(number, known, chosen, capacity)
             sites = [int(site) for site in np.unique(accesses["site"])]
             traced.append(Traced(kernel, accesses, self._lines(sites)))
         return tuple(traced)
+
+    def written(self, name: str, where: Sequence[int]) -> str:
+        """Which thread of which block wrote an element of an argument, in the call before this, as
+        a sentence; "" where a block makes too many accesses to be looked through."""
+        known = self._named([np.array(one) for one in self._before])
+        strides = known[name].strides
+        offset = sum(index * stride for index, stride in zip(where, strides, strict=True))
+        for number, kernel in reversed(list(enumerate(self.kernels))):
+            if name not in kernel.parameters:
+                continue
+            array = kernel.parameters.index(name)
+            for block in reversed(range(kernel.blocks)):
+                try:
+                    made = self._accesses(number, known, block)
+                except ValueError:
+                    return ""
+                start, size = made["offset"].astype("i8"), made["size"].astype("i8") - WRITE
+                hit = (made["array"] == array) & (start <= offset) & (offset < start + size)
+                if hit.any():
+                    thread = _index(int(made["thread"][hit][-1]), kernel.block)
+                    within = _index(block, kernel.grid)
+                    return f"It was written by thread {thread} of block {within}."
+        return f"No thread writes {name}[{', '.join(map(str, where))}]."
+
+    def _accesses(
+        self, number: int, known: dict[str, np.ndarray], block: int, capacity: int = 1 << 22
+    ) -> np.ndarray:
+        """Every access of one block of a kernel. Raises Wrong if something is found."""
+        accesses = np.zeros(capacity, ACCESS)
+        into = _Trace(accesses.ctypes.data, capacity, 0)
+        if (found := self._launch(number, known, ASCENDING, [block], into)) is not None:
+            raise Wrong(found.sentence)
+        if into.count > capacity:
+            raise ValueError(f"{into.count:,} accesses, room for {capacity:,}; a smaller size?")
+        return accesses[: into.count].copy()
 
     def _named(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         known = dict(zip(self.parameters, arrays, strict=True))

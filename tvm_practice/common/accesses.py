@@ -2,7 +2,8 @@
 data.
 
 The page runs it to animate a schedule, Python to count the misses; both get the same order of
-accesses. Nothing is computed, so a value is only the reads in it.
+accesses. Nothing is computed, so a value is only the reads in it. A check asks which iteration
+wrote an element that is wrong.
 
 A program is a list of nodes:
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tvm import tirx
+    from tvm import ir, tirx
 
 Node = list[Any]
 
@@ -260,3 +261,117 @@ def trace(program: Program) -> array:
     exec("\n".join(lines), defined)
     defined["run"](found.append)
     return found
+
+
+# ------------------------------------------------------------------------ who wrote an element last
+
+
+def written(function: tirx.PrimFunc | ir.IRModule, name: str, where: Sequence[int]) -> str:
+    """Which iteration of a scheduled function (or a module's "main") wrote an element last, as a
+    sentence; "" where it cannot be read as accesses."""
+    from tvm import ir
+
+    try:
+        main = function["main"] if isinstance(function, ir.IRModule) else function
+        found = last_write(accesses(main), name, where)
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
+        return ""
+    if found is None:
+        return f"No iteration writes {name}[{', '.join(map(str, where))}]."
+    at = ", ".join(f"{loop} = {value}" for loop, value in found)
+    return f"It was last written at {at}." if at else ""
+
+
+def last_write(program: Program, name: str, where: Sequence[int]) -> list[tuple[str, int]] | None:
+    """The loops, outermost first, with their values at the last write to an element; None if
+    nothing writes it.
+
+    Searched from the end. Bounds of the offsets tell which iterations cannot be it, whatever the
+    loops inside of them do, so that few are tried.
+    """
+    number = [one.name for one in program.buffers].index(name)
+    wanted = 0
+    for index, side in zip(where, program.buffers[number].shape, strict=True):
+        wanted = wanted * side + index
+    ranges: dict[int, tuple[int, int]] = {}  # of each loop's variable: its least and largest value
+
+    def may_write(nodes: Sequence[Node]) -> bool:
+        for node in nodes:
+            match node:
+                case ["for", variable, extent, body]:
+                    ranges[variable] = (0, extent - 1)
+                    if may_write(body):
+                        return True
+                case ["if", condition, body, other]:
+                    surely, maybe = _bounds(condition, ranges)
+                    if (maybe and may_write(body)) or (not surely and may_write(other)):
+                        return True
+                case ["w", buffer, offset] if buffer == number:
+                    least, largest = _bounds(offset, ranges)
+                    if least <= wanted <= largest:
+                        return True
+        return False
+
+    def found(nodes: Sequence[Node]) -> list[int] | None:
+        for node in reversed(nodes):
+            match node:
+                case ["for", variable, extent, body]:
+                    for value in reversed(range(extent)):
+                        ranges[variable] = (value, value)
+                        if may_write(body) and (inner := found(body)) is not None:
+                            return [variable, *inner]
+                case ["if", condition, body, other]:
+                    taken = body if _bounds(condition, ranges)[0] else other
+                    if (inner := found(taken)) is not None:
+                        return inner
+                case ["w", buffer, offset]:
+                    if buffer == number and _bounds(offset, ranges)[0] == wanted:
+                        return []
+        return None
+
+    path = found(program.body)
+    return path and [(program.loops[variable], ranges[variable][0]) for variable in path]
+
+
+def _bounds(expression: Any, ranges: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """The least and the largest value that an expression may have; exact where every variable in it
+    has one value."""
+    match expression:
+        case int():
+            return expression, expression
+        case ["v", variable]:
+            return ranges[variable]
+    operator, (a, b), (c, d) = expression[0], *(_bounds(one, ranges) for one in expression[1:])
+    match operator:
+        case "+":
+            return a + c, b + d
+        case "-":
+            return a - d, b - c
+        case "*":
+            products = (a * c, a * d, b * c, b * d)
+            return min(products), max(products)
+        case "//":  # by a constant, as "%"
+            return a // c, b // c
+        case "%":
+            return (a % c, b % c) if a // c == b // c else (0, c - 1)
+        case "min":
+            return min(a, c), min(b, d)
+        case "max":
+            return max(a, c), max(b, d)
+        case "<":
+            return int(b < c), int(a < d)
+        case "<=":
+            return int(b <= c), int(a <= d)
+        case ">":
+            return int(a > d), int(b > c)
+        case ">=":
+            return int(a >= d), int(b >= c)
+        case "==":
+            return int(a == b == c == d), int(a <= d and c <= b)
+        case "!=":
+            return int(b < c or d < a), int(not a == b == c == d)
+        case "and":
+            return int(bool(a and c)), int(bool(b and d))
+        case "or":
+            return int(bool(a or c)), int(bool(b or d))
+    raise ValueError(expression)
