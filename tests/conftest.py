@@ -37,6 +37,7 @@ SLOW_FILES = {
     "test_report.py": "the page of a run",
     "test_report_page.py": "the page in a browser",
     "test_search.py": "tuning runs, interrupted and gone on with",
+    "test_whole_models.py": "ResNet-18 tuned for moments, stopped, and gone on with",
     "test_whole_course.py": "a learner from the first to the last exercise",
 }
 

@@ -575,6 +575,10 @@ def _command(
 
 def run_lesson_from_command_line(lesson: str) -> int:
     """The entry of `python -m tvm_practice.<phase>` and of the labs; returns the exit status."""
+    if "--tune" in sys.argv[1:] and lesson == "whole_models":
+        from tvm_practice.experiments.whole_models import tune_command
+
+        return _status_of(tune_command)
     return _status_of(
         _command(
             f"python -m {lesson_module(lesson)}",

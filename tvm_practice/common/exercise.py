@@ -32,6 +32,7 @@ LABS = (
     "tensor_cores",
     "depthwise_conv2d",
     "attention",
+    "whole_models",
     "deploy",
 )
 LESSONS = PHASES + LABS
@@ -49,6 +50,7 @@ TITLES = {
     "tensor_cores": "Tensor cores: a warp multiplies tiles",
     "attention": "Attention in one kernel",
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
+    "whole_models": "Whole models, tuned",
     "deploy": "Deployment: a model without its compiler",
 }
 

@@ -1,0 +1,489 @@
+"""What "done" means in the lab on whole models.
+
+The checks take small models of the same kind: what is to be written does not know the size, and a
+check should not take a minute.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvm_practice.checks import Trial, check
+from tvm_practice.checks.relay_import import (
+    _check_interface,
+    _check_structure,
+    _kind,
+    _module,
+    _says,
+    expected,
+)
+from tvm_practice.common import verify
+from tvm_practice.common.exercise import body as body_of
+from tvm_practice.common.exercise import load_lesson
+from tvm_practice.common.graph import KERNEL, Graph, graph
+from tvm_practice.common.target import cpu_target
+from tvm_practice.common.verify import Wrong
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+
+PICTURES = (2, 3, 24, 16)
+
+
+def _run(module: IRModule, *batches: np.ndarray) -> list[np.ndarray]:
+    """The results of a module's "main" for some batches."""
+    import tvm
+    from tvm import relax
+
+    machine = relax.VirtualMachine(tvm.compile(module, target=cpu_target()), tvm.cpu())
+    return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
+
+
+# ----------------------------------------------------------------------------------------------- 1
+
+
+@check(
+    "whole_models.1",
+    hints=(
+        "Write the batch norm as y * scale + shift, with one scale and one shift for a channel.",
+        (
+            "scale = gamma / sqrt(variance + epsilon). The scale belongs to the output channels, "
+            "the first dimension of the weight; `scale[:, None, None, None]` has its shape."
+        ),
+        "`return weight * scale[:, None, None, None], beta - mean * scale`",
+    ),
+)
+def fold_batch_norm(body: Callable, trial: Trial) -> None:
+    rng = trial.rng
+    # As many channels out as in, so that a scale of the wrong dimension fits; and not as many.
+    for outputs, inputs in ((5, 5), (4, 3)):
+        weight = verify.random_array(rng, outputs, inputs, 3, 2)
+        gamma, beta, mean = (verify.random_array(rng, outputs) for _ in range(3))
+        variance = (0.3 + rng.random(outputs)).astype("float32")
+        given = (weight, gamma, beta, mean, variance)
+        copies = [one.copy() for one in given]
+        epsilon = 0.25  # so large that its place matters
+        call = f"fold_batch_norm(a weight of {weight.shape}, ..., epsilon={epsilon})"
+        returned = trial.call(body, *copies, epsilon)
+        if any(not np.array_equal(*pair) for pair in zip(given, copies, strict=True)):
+            raise Wrong(f"{call} changed one of its arguments; they are only to be read.")
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise Wrong(f"{call} returned {_kind(returned)}; expected a pair (weight, bias).")
+        got, bias = (np.asarray(one) for one in returned)
+        _check_shape(got, weight.shape, f"{call}: the weight")
+        _check_shape(bias, (outputs,), f"{call}: the bias")
+        _check_folded(got, bias, given, epsilon, call)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+    if array.shape != shape:
+        raise Wrong(f"{what} has shape {array.shape}; expected {shape}.")
+
+
+def _check_folded(got, bias, given, epsilon: float, call: str) -> None:
+    weight, gamma, beta, mean, variance = (one.astype("float64") for one in given)
+    scale = gamma / np.sqrt(variance + epsilon)
+    others = {
+        "epsilon is left out": gamma / np.sqrt(variance),
+        "epsilon was added to the square root; it belongs under it": gamma
+        / (np.sqrt(variance) + epsilon),
+        "it was divided by the variance instead of its square root": gamma / (variance + epsilon),
+    }
+
+    def close(one: np.ndarray, other: np.ndarray) -> bool:
+        return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-4, atol=1e-5))
+
+    if not close(got, weight * scale[:, None, None, None]):
+        why = "each output channel is to be multiplied by gamma / sqrt(variance + epsilon)"
+        if weight.shape[0] == weight.shape[1] and close(got, weight * scale[None, :, None, None]):
+            why = (
+                "the scale was applied to the input channels, the second dimension; a batch norm "
+                "knows the output channels"
+            )
+        elif close(got, weight):
+            why = "the weight is as it was given"
+        for reason, wrong in others.items():
+            if close(got, weight * wrong[:, None, None, None]):
+                why = reason
+        raise Wrong(f"{call}: the weight is not right: {why}.")
+    if not close(bias, beta - mean * scale):
+        why = "expected beta - mean * scale, what the batch norm makes of a result of 0"
+        if close(bias, beta):
+            why = "it is beta alone, but the mean is subtracted before the scale: it is scaled too"
+        elif close(bias, beta - mean):
+            why = "the mean was subtracted unscaled"
+        elif close(bias, beta + mean * scale):
+            why = "the mean was added instead of subtracted"
+        raise Wrong(f"{call}: the weight is right, the bias is not: {why}.")
+
+
+# ----------------------------------------------------------------------------------------------- 2
+
+_BAD_LAYOUT = "ConvertLayout"
+
+
+def _guard() -> Any:
+    """A pass instrument that notes which passes run, and leaves ConvertLayout out where it would
+    crash the process."""
+    import tvm
+
+    @tvm.instrument.pass_instrument
+    class Guard:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+            self.refused = 0
+
+        def should_run(self, module: Any, information: Any) -> bool:
+            if information.name == _BAD_LAYOUT:
+                constant = sum(
+                    step.constant_only and step.name not in ("permute_dims", "zeros_like")
+                    for step in graph(module).steps
+                )
+                self.refused = max(self.refused, constant)
+                return not constant
+            return True
+
+        def run_after_pass(self, _: Any, information: Any) -> None:
+            self.names.append(information.name)
+
+    return Guard()
+
+
+@check(
+    "whole_models.2",
+    hints=(
+        (
+            "Start from your 4.2. ConvertLayout looks for operators, so it has to run before "
+            "LegalizeOps, and FoldConstant runs twice."
+        ),
+        (
+            "FoldBatchnormToConv2D, then FoldConstant for what that leaves, then ConvertLayout. "
+            "What follows is 4.2's, its FoldConstant included: it transposes the weights."
+        ),
+        (
+            "FoldBatchnormToConv2D, FoldConstant, ConvertLayout({...}), LegalizeOps, FoldConstant, "
+            "AnnotateTIROpPattern, FuseOps, FuseTIR"
+        ),
+    ),
+)
+def optimize(body: Callable, trial: Trial) -> None:
+    import torch
+    import tvm
+    import tvm_ffi
+
+    from tvm_practice.labs.models import ResNet, with_parameters
+
+    model = with_parameters(ResNet((8,), classes=5), int(trial.rng.integers(1 << 31)))
+    module = body_of("4.1")(model, torch.zeros(PICTURES))
+    before = tvm_ffi.structural_hash(module)
+    call = "optimize(a small ResNet)"
+    guard = _guard()
+    with tvm.transform.PassContext(instruments=[guard]):
+        returned = trial.call(body, module)
+    if guard.refused:
+        raise Wrong(
+            f"{call}: ConvertLayout ran while {guard.refused} operators on constants stood in the "
+            "graph, what is left of the batch norms. TVM 0.27 crashes on them (here the pass was "
+            "left out). FoldConstant computes them away: run it before."
+        )
+    if isinstance(returned, tvm.transform.Pass):
+        raise Wrong(f"{call} returned the pipeline itself; call it with the module.")
+    result = _module(returned, call)
+    if tvm_ffi.structural_hash(module) != before:
+        raise Wrong(f"{call} changed the module it was given; it is to return a new one.")
+    batch = verify.random_array(trial.rng, *PICTURES)
+    try:
+        (got,) = _run(result, batch)
+    except Exception as error:
+        raise Wrong(f"What {call} returned cannot be compiled and run: {_says(error)}") from None
+    want, magnitude, terms = expected(model, batch)
+    verify.assert_close(got, want, magnitude, terms, "the ResNet's result", ())
+    reference = graph(body_of("whole_models.2")(module))
+    read = graph(result)
+    if _BAD_LAYOUT in guard.names:
+        _check_norms(read, guard.names, call)
+    else:
+        raise Wrong(
+            f"{call} computes the right numbers, but every convolution is in NCHW: ConvertLayout "
+            "has not run."
+        )
+    _check_layout(read, reference, guard.names, call)
+    _check_structure(read, reference, guard.names, call)
+
+
+def _check_norms(read: Graph, ran: list[str], call: str) -> None:
+    norms = [step for step in read.steps if "batch_norm" in step.name]
+    fold = "FoldBatchnormToConv2D"
+    if norms and fold in ran and ran.index(_BAD_LAYOUT) < ran.index(fold):
+        raise Wrong(
+            f"{call} computes the right numbers, but {len(norms)} kernels still compute a batch "
+            "norm: ConvertLayout ran before FoldBatchnormToConv2D, which then finds no conv2d in "
+            "NCHW in front of a batch norm."
+        )
+
+
+def _check_layout(read: Graph, reference: Graph, ran: list[str], call: str) -> None:
+    """Raise Wrong where a convolution or its weight has another layout than the reference's."""
+    if any(step.constant_only for step in read.steps):
+        return  # weights that are transposed at every call are told of as such
+
+    def convolutions(one: Graph) -> list:
+        return [step for step in one.of_kind(KERNEL) if "conv2d" in step.name]
+
+    def weights(one: Graph) -> set[str]:
+        inputs = {name for step in convolutions(one) for name in step.inputs}
+        return {name for name in inputs if name.startswith("const") and name.count(" x ") == 3}
+
+    known = {step.shape for step in convolutions(reference)}
+    if odd := [step.shape for step in convolutions(read) if step.shape not in known]:
+        late = ran.index("LegalizeOps") < ran.index(_BAD_LAYOUT) if "LegalizeOps" in ran else False
+        raise Wrong(
+            f"{call} computes the right numbers, but a convolution makes {odd[0]}; in NHWC the "
+            "channels are last. "
+            + (
+                "ConvertLayout ran after LegalizeOps, when there was no operator conv2d left."
+                if late
+                else 'Its argument is {"relax.nn.conv2d": ["NHWC", "HWIO"]}.'
+            )
+        )
+    if odd := weights(read) - weights(reference):
+        raise Wrong(
+            f"{call} computes the right numbers, but a weight is a {min(odd)}; as HWIO, height and "
+            "width come first and the output channels last."
+        )
+
+
+# ----------------------------------------------------------------------------------------------- 3
+
+
+@check(
+    "whole_models.3",
+    hints=(
+        "import_as_it_is, with one more argument for export.",
+        (
+            "`dynamic_shapes` is a tuple with an entry for each argument of the model; an entry "
+            "maps a dimension's number to a `Dim`, which has a name, a min and a max."
+        ),
+        '`export(model.eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1, max=most)},))`',
+    ),
+)
+def import_any_batch(body: Callable, trial: Trial) -> None:
+    import torch
+
+    from tvm_practice.labs.models import Blocks, ResNet, with_parameters
+
+    for make, shape, most in (
+        (lambda: Blocks(layers=1, width=16, length=6, heads=2), (3, 6, 16), 7),
+        (lambda: ResNet((4,), classes=3), (2, 3, 20, 12), 5),
+    ):
+        model = with_parameters(make(), int(trial.rng.integers(1 << 31))).train()
+        example = torch.from_numpy(verify.random_array(trial.rng, *shape))
+        name = type(model).__name__
+        call = f"import_any_batch({name}, a batch of {shape}, most={most})"
+        parameters = copy.deepcopy(model.state_dict())
+        try:
+            returned = trial.call(body, model, example, most)
+        except Wrong as error:
+            if "onstraint" in str(error):
+                raise Wrong(
+                    f"{error} More was left open than the batch: only dimension 0 varies, and the "
+                    "model needs its other extents."
+                ) from None
+            raise
+        module = _module(returned, call)
+        _check_open(module, graph(module), shape, most, call)
+        if any(not torch.equal(parameters[key], now) for key, now in model.state_dict().items()):
+            raise Wrong(f"{call} changed the parameters of the model it was given.")
+        batches = [verify.random_array(trial.rng, n, *shape[1:]) for n in (1, most - 1, most)]
+        try:
+            results = _run(module, *batches)
+        except Exception as error:
+            raise Wrong(f"What {call} returned does not run: {_says(error)}") from None
+        for batch, got in zip(batches, results, strict=True):
+            with torch.inference_mode():
+                want = copy.deepcopy(model).double().eval()(torch.from_numpy(batch).double())
+            worst = float(np.abs(got - want.numpy()).max()) if got.shape == want.shape else np.inf
+            if not worst < 1e-3 * max(1.0, float(want.abs().max())):
+                raise Wrong(
+                    f"{call}: for a batch of {len(batch)} the result is off by {worst:.2g}. "
+                    "Is the model in evaluation mode?"
+                )
+
+
+def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: str) -> None:
+    _, got, _ = read.inputs[0]
+    if got[:1] != (-1,) and len(read.inputs) == 1:
+        raise Wrong(
+            f'{call}: "main" takes batches of {got[0]} and no other. Leave dimension 0 open, by '
+            "dynamic_shapes."
+        )
+    if -1 in got[1:]:
+        raise Wrong(f"{call}: more than the batch was left open: {got}, -1 for what is open.")
+    closed = replace(read, inputs=((read.inputs[0][0], shape, read.inputs[0][2]), *read.inputs[1:]))
+    _check_interface(closed, call, shape)
+    if any(step.training for step in read.steps):
+        raise Wrong(f"{call}: batch norms are in training mode; export model.eval().")
+    attributes = dict(module["main"].attrs or {})
+    lower = [int(n) for n in dict(attributes.get("tir_var_lower_bound", {})).values()]
+    upper = [int(n) for n in dict(attributes.get("tir_var_upper_bound", {})).values()]
+    if upper != [most]:
+        told = f"says {upper[0]}" if upper else "does not say"
+        raise Wrong(
+            f"{call}: the module {told} how large a batch may be; memory is planned for that. The "
+            f"Dim has max={most}."
+        )
+    if lower and lower[0] > 1:
+        raise Wrong(f"{call}: the smallest batch is {lower[0]}; a batch of 1 is a batch, too.")
+
+
+# ----------------------------------------------------------------------------------------------- 4
+
+
+@check(
+    "whole_models.4",
+    hints=(
+        "A function like hypot, and a dictionary with one entry for it.",
+        (
+            "The key is the name that the importer's message has, with its overload. The value of "
+            "the argument is `importer.env[node.args[0]]`."
+        ),
+        (
+            '`one_less = relax.op.subtract(relax.const(1.0, "float32"), relax.op.erf(x))`, then '
+            'return `importer.block_builder.emit(one_less)`; the table is {"erfc.default": ...}'
+        ),
+    ),
+)
+def converters(body: Callable, trial: Trial) -> None:
+    import torch
+    from tvm.relax.frontend.torch import from_exported_program
+
+    lesson = load_lesson("whole_models")
+    table = trial.call(body)
+    if not isinstance(table, dict):
+        raise Wrong(f"converters() returned {_kind(table)}; expected a dictionary.")
+    if not table or not all(callable(one) for one in table.values()):
+        raise Wrong("converters(): each entry maps a name to a function; one does not.")
+    if "erfc.default" not in table:
+        raise Wrong(
+            f"converters() has an entry for {', '.join(map(repr, table))}, and the importer still "
+            "says: Unsupported function types ['erfc.default']. The key is that name, with its "
+            "overload."
+        )
+    shape = (3, 17)
+    program = torch.export.export(lesson.ExactGELU().eval(), (torch.zeros(shape),))
+
+    def import_it():
+        return from_exported_program(
+            program, unwrap_unit_return_tuple=True, custom_convert_map=table
+        )
+
+    import_it.__code__ = import_it.__code__.replace(co_filename=_file_of(table["erfc.default"]))
+    call = "The model imported with converters()"
+    try:
+        module = trial.call(import_it)
+        read = graph(module)
+    except Wrong as error:
+        if "ffi.OpaquePyObject" in str(error):  # all that TVM sees of PyTorch's node
+            raise Wrong(
+                f"{error} A node is a place in PyTorch's graph; its value in Relax is "
+                "importer.env[node.args[0]]."
+            ) from None
+        raise
+    batch = verify.random_array(trial.rng, *shape) * 3
+    try:
+        (got,) = _run(module, batch)
+    except Exception as error:
+        raise Wrong(f"{call} does not run: {_says(error)}") from None
+    x = batch.astype("float64")
+    erfc = torch.erfc(torch.from_numpy(-x * 0.5**0.5)).numpy()
+    want = x * 0.5 * erfc
+    if any(step.name == "erf" for step in read.steps) is False and np.abs(got - want).max() > 1e-4:
+        raise Wrong(f"{call} is wrong by {np.abs(got - want).max():.2g}, and never calls erf.")
+    others = [
+        (x * 0.5 * (1 - erfc), "It computes erf, not 1 - erf."),
+        (x * 0.5 * (erfc - 2) * -1, "It computes 1 + erf; the complement is 1 - erf."),
+        (x * 0.5 * -erfc, "It computes erf - 1, the negative."),
+    ]
+    verify.assert_close(got, want, np.abs(x) + 1.0, 8, f"{call}: the result", others)
+
+
+def _file_of(function: Callable) -> str:
+    return getattr(getattr(function, "__code__", None), "co_filename", __file__)
+
+
+# ----------------------------------------------------------------------------------------------- 5
+
+
+@check(
+    "whole_models.5",
+    hints=(
+        "Compute for each task what the formula says; return the place of the largest.",
+        "`worth = [task.weight * task.seconds / (task.batches + 1) for task in tasks]`",
+        "`return worth.index(max(worth))`",
+    ),
+)
+def next_task(body: Callable, trial: Trial) -> None:
+    lesson = load_lesson("whole_models")
+
+    def ask(*tasks: tuple[int, float, int]) -> tuple[int, str]:
+        given = [lesson.Tuning("abcdefgh"[n], *task) for n, task in enumerate(tasks)]
+        listed = ", ".join(f"({w}, {s:g}, {b})" for w, s, b in tasks)
+        call = f"next_task of tasks with (weight, seconds, batches) {listed}"
+        copies = copy.deepcopy(given)
+        place = trial.call(body, given)
+        if given != copies:
+            raise Wrong(f"{call} changed the list that it was given.")
+        if isinstance(place, bool) or not isinstance(place, int | np.integer):
+            raise Wrong(
+                f"{call} returned {_kind(place)}; expected the place of a task in the list, an int."
+            )
+        if not 0 <= place < len(given):
+            raise Wrong(f"{call} returned {place}, but the places are 0 to {len(given) - 1}.")
+        return int(place), call
+
+    cases = (
+        (
+            ((1, 0.2, 0), (1, 0.9, 0), (1, 0.5, 0)),
+            1,
+            "Nothing was measured yet, and the weights are equal: the slowest comes first.",
+        ),
+        (
+            ((1, 0.5, 0), (4, 0.3, 0), (1, 0.9, 0)),
+            1,
+            "The model calls it 4 times: what counts is weight x seconds, here 1.2.",
+        ),
+        (
+            ((1, 1.0, 3), (1, 0.9, 0)),
+            1,
+            "The first has had 3 batches already: 1.0 / 4 is less than 0.9 / 1.",
+        ),
+        (
+            ((1, 1.0, 1), (1, 0.1, 0)),
+            0,
+            "A tenth of the time deserves a batch only after about ten "
+            "of the other's: 1.0 / 2 is more than 0.1 / 1.",
+        ),
+        (((1, 0.5, 0), (1, 0.2, 0), (1, 0.5, 0)), 0, "Of equals it is the first."),
+    )
+    for tasks, want, why in cases:
+        got, call = ask(*tasks)
+        if got != want:
+            raise Wrong(f"{call} returned {got}; expected {want}. {why}")
+    rng = trial.rng
+    for _ in range(50):
+        tasks = tuple(
+            (int(rng.integers(1, 5)), float(rng.random()), int(rng.integers(0, 9)))
+            for _ in range(int(rng.integers(2, 8)))
+        )
+        worth = [weight * seconds / (batches + 1) for weight, seconds, batches in tasks]
+        got, call = ask(*tasks)
+        if got != worth.index(max(worth)):
+            raise Wrong(
+                f"{call} returned {got}; expected {worth.index(max(worth))}, which has the largest "
+                "weight x seconds / (batches + 1)."
+            )
