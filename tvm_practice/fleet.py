@@ -1,0 +1,113 @@
+"""The machines that measure: a tracker, the devices that register with it, and how a fleet grows.
+
+    python -m tvm_practice.fleet tracker                                  on this machine, port 9190
+    python -m tvm_practice.fleet device --tracker 127.0.0.1:9190 --key cpu
+    python -m tvm_practice.auto_tune --tracker 127.0.0.1:9190 --key cpu   measures there
+
+These are TVM's own tracker and RPC server, kept going when a candidate crashes. An RPC server runs
+whatever it is sent, by whoever can reach it. So both listen to this machine alone, unless they are
+told, with --trust-network, that everybody on the other network may use this machine as they please.
+
+Exit status: 2 when the command could not run, 130 when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from tvm_practice.common import fleet
+from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED
+
+
+class _Address(click.ParamType):
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> fleet.Address:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return fleet.parse_address(value)
+        except ValueError as error:
+            self.fail(f"{error}.")
+
+
+ADDRESS = _Address()
+
+_HOST = click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen at."
+)
+_TRUST = click.option(
+    "--trust-network",
+    is_flag=True,
+    help="Listen where other machines can connect. Whoever can, may run any program here.",
+)
+
+
+@click.group(help=__doc__.partition("\n")[0])
+def command() -> None:
+    pass
+
+
+@command.command(help="The directory of devices.")
+@_HOST
+@_TRUST
+@click.option("--port", type=click.IntRange(1, 65535), default=fleet.TRACKER_PORT)
+def tracker(host: str, trust_network: bool, port: int) -> None:
+    _warn(host, trust_network)
+    _until_ended(fleet.serve_tracker, host, port, _say)
+
+
+@command.command(help="This machine, offered to whoever asks the tracker for its key.")
+@_HOST
+@_TRUST
+@click.option("--tracker", type=ADDRESS, required=True, help="The tracker to register with.")
+@click.option("--key", default="cpu", show_default=True, help="What to register as.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535 - fleet.PORTS),
+    default=fleet.DEVICE_PORT,
+    help="The first port that is tried.",
+)
+def device(tracker: fleet.Address, key: str, host: str, trust_network: bool, port: int) -> None:
+    _warn(host, trust_network)
+    _until_ended(fleet.serve_device, tracker, key, host, port, _say)
+
+
+def _warn(host: str, trusted: bool) -> None:
+    if fleet.is_loopback(host):
+        return
+    if not trusted:
+        raise click.UsageError(
+            f"at {host} other machines could connect, and RPC runs whatever it is sent. On a "
+            "network where everybody may use this machine as they please, add --trust-network."
+        )
+    click.echo(
+        f"WARNING: listening at {host}. RPC has no password and runs whatever it is sent: "
+        "everybody who can reach this port can run any program here, with your rights.",
+        err=True,
+    )
+
+
+def _until_ended(serve: Any, *arguments: Any) -> None:
+    try:
+        import tvm_practice.common.import_tvm  # noqa: F401 - without torch
+
+        serve(*arguments)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # the thread that listens would be waited for
+    except (OSError, ValueError) as error:
+        click.echo(f"tvm_practice: {error}", err=True)
+        os._exit(COULD_NOT_RUN)
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    command(prog_name="python -m tvm_practice.fleet")
