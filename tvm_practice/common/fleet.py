@@ -39,7 +39,7 @@ from tvm_practice.common.measure import (
     end_with_parent,
 )
 from tvm_practice.common.records import this_machine
-from tvm_practice.common.target import UnusableTarget, cpu_name, threads
+from tvm_practice.common.target import UnusableTarget, cpu_name, threads, vector_unit
 from tvm_practice.common.worker import Failure, Worker, WorkerFailed, call
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ PORTS = 100  # so many are tried, from the first on
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # without any device: as long as a tracker may take to come back
 FAILURES_OF_A_CANDIDATE = 2  # then it is the candidate's, not the device's
+FASTEST_CLOCK = 7e9  # Hz
 STRIKES = 3  # failures of a device with candidates that another one could time: it is left out
 
 ABOUT = "tvm_practice.machine"  # what a device answers about itself
@@ -66,18 +67,39 @@ class Machine:
     cpu: str
     llvm_cpu: str
     threads: int
+    lanes: int  # of float32, in a vector
     host: str
-    tvm: str
 
     @property
     def name(self) -> str:
         return this_machine(self.cpu, self.threads, self.host)
+
+    @property
+    def most_flops(self) -> float:
+        """Operations a second that it cannot exceed: on each core two multiply-adds of whole
+        vectors a cycle, at more cycles than any."""
+        return self.threads * 2 * 2 * self.lanes * FASTEST_CLOCK
+
+    def target(self) -> tvm.target.Target:
+        """What to compile for."""
+        import tvm
+
+        return tvm.target.Target({"kind": "llvm", "mcpu": self.llvm_cpu, "num-cores": self.threads})
 
     def alike(self, other: Machine) -> bool:
         """Whether times of one may be compared with times of the other."""
         return all(
             getattr(self, one) == getattr(other, one) for one in ("cpu", "llvm_cpu", "threads")
         )
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where to measure: a tracker, the key of its devices, and the kind of machine they are."""
+
+    tracker: Address
+    key: str
+    machine: Machine
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,10 @@ def parse_address(text: str, port: int | None = None) -> Address:
     if not colon or not host or not number.isdigit() or not 0 < int(number) < 1 << 16:
         raise ValueError(f"{text!r} is no address; give HOST:PORT, such as 127.0.0.1:9190")
     return host, int(number)
+
+
+def shown(address: Address) -> str:
+    return "{}:{}".format(*address)
 
 
 # ------------------------------------------------------------------------------------------ serving
@@ -176,7 +202,7 @@ def here() -> Machine:
     import tvm
 
     llvm_cpu = tvm.target.codegen.llvm_get_system_cpu()
-    return Machine(cpu_name(), llvm_cpu, threads(), platform.node(), tvm.__version__)
+    return Machine(cpu_name(), llvm_cpu, threads(), vector_unit()[0], platform.node())
 
 
 # ------------------------------------------------------------------------------ asking the tracker
@@ -233,7 +259,7 @@ def machine_of(session: RPCSession) -> Machine:
 
 def first_machine(tracker: Address, key: str) -> Machine:
     """The machine that stands behind a key. Raises NoDevice with the way out."""
-    where = f"{tracker[0]}:{tracker[1]}"
+    where = shown(tracker)
     try:
         found = call(devices_at, tracker, seconds=2 * CONNECT_SECONDS)
     except WorkerFailed as error:
@@ -301,9 +327,7 @@ class Fleet(Measure):
     def __init__(
         self,
         *arguments: Any,
-        tracker: Address,
-        key: str,
-        machine: Machine,
+        devices: Devices,
         floor_seconds: float = 0.0,
         happened: Callable[[Event], None] = lambda _: None,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -311,13 +335,13 @@ class Fleet(Measure):
     ) -> None:
         super().__init__(*arguments, **named)
         self._candidate = named.get("candidate") or time_remotely
-        self._tracker, self._key, self._machine = tracker, key, machine
+        self._tracker, self._key, self._machine = devices.tracker, devices.key, devices.machine
         self._floor_seconds = floor_seconds
         self._happened = happened
         self._patience_seconds = patience_seconds
         self._left_out: set[str] = set()
         self._strikes: Counter[str] = Counter()
-        self._devices = 1
+        self.width = self._count_devices(1)
 
     def again(self, candidates: Sequence[MeasureCandidate], rounds: int) -> list[list[float]]:
         runs: list[list[float]] = [[] for _ in candidates]
@@ -332,11 +356,11 @@ class Fleet(Measure):
         are devices, and for each thread one that compiles meanwhile."""
         jobs = [Job(candidate) for candidate in candidates]
         left, running = deque(range(len(jobs))), {}
-        self._devices = self._count_devices()
+        self.width = self._count_devices(self.width)
         silent_since = time.monotonic()
         try:
             while left or running:
-                while left and len(running) < self._devices + threads():
+                while left and len(running) < self.width + threads():
                     attempt = self._start_attempt(left.popleft(), jobs)
                     running[attempt.worker.connection] = attempt
                 soonest = min(attempt.deadline for attempt in running.values())
@@ -367,17 +391,16 @@ class Fleet(Measure):
 
     def _nobody(self) -> str:
         out = f", and {len(self._left_out)} left out" if self._left_out else ""
-        host, port = self._tracker
         return (
-            f"for {self._patience_seconds:.0f} seconds the tracker at {host}:{port} had no device "
-            f"of key {self._key!r} to offer{out}; every record until then is kept"
+            f"for {self._patience_seconds:.0f} seconds the tracker at {shown(self._tracker)} had "
+            f"no device of key {self._key!r} to offer{out}; every record until then is kept"
         )
 
-    def _count_devices(self) -> int:
+    def _count_devices(self, known: int) -> int:
         try:
             return max(1, devices_at(self._tracker)[self._key] - len(self._left_out))
         except OSError:  # it may come back
-            return self._devices
+            return known
 
     def _start_attempt(self, place: int, jobs: Sequence[Job]) -> Attempt:
         candidate = jobs[place].candidate

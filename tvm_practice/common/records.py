@@ -38,19 +38,20 @@ FAILED_SECONDS = 1e10
 LINE_SECONDS = 30.0
 
 
-def key_of(task: TuneContext) -> str:
-    """A name for what the records of a task depend on: program, search space, target, CPU, threads,
-    and TVM."""
+def key_of(task: TuneContext, cpu: str = "", count: int = 0) -> str:
+    """A name for what the records of a task depend on: program, search space, target, CPU, threads
+    (this machine's unless told), and TVM."""
     import tvm
 
+    cpu, count = cpu or cpu_name(), count or threads()
     # What was decided this time, by one seed, is no part of the space.
     spaces = [
         re.sub(r", decision=(\[.*?\]|-?\d+)", "", str(space.trace))
         for space in task.generate_design_space()
     ]
-    facts = [task.mod.script(), *spaces, str(task.target), cpu_name(), threads(), tvm.__version__]
+    facts = [task.mod.script(), *spaces, str(task.target), cpu, count, tvm.__version__]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-    return f"{task.target.attrs['mcpu']}-{threads()}-threads-{digest}"
+    return f"{task.target.attrs['mcpu']}-{count}-threads-{digest}"
 
 
 def this_machine(cpu: str = "", count: int = 0, host: str = "") -> str:
@@ -64,7 +65,7 @@ def on_machine(target: tvm.target.Target, machine: str) -> tvm.target.Target:
     """The target as a record has it, whose attribute `model` is TVM's own place for this."""
     import tvm
 
-    return tvm.target.Target({**target.export(), "model": machine})
+    return tvm.target.Target({**target.export(), "model": machine}) if machine else target
 
 
 def open_database(folder: Path, module: tvm.IRModule) -> Database:
