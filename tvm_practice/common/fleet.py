@@ -111,12 +111,15 @@ class Event:
     sentence: str = ""
 
 
-LOST = "lost in the middle of a measurement"
+LOST = "was lost in the middle of a session"
 HUNG = "did not answer in time"
 GARBAGE = "gave times that cannot be"
 OTHER_CPU = "is another kind of machine"
-UNREACHABLE = "could not be connected to"
-RAISED = "answered with an error"
+RAISED = "failed with what another one could time"
+
+
+# What TVM says when the other side of a connection is gone.
+_BROKEN = ("kShutdown", "Socket", "Connection reset", "Broken pipe")
 
 
 class NoDevice(UnusableTarget):
@@ -314,6 +317,15 @@ class Job:
     failures: list[tuple[str, Failure]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What became of a candidate: the seconds of each round, or none and why."""
+
+    runs: tuple[float, ...]
+    failure: Failure | None
+    machine: str
+
+
 class Fleet(Measure):
     """Measures like Measure, on the devices that a tracker has under a key.
 
@@ -345,13 +357,17 @@ class Fleet(Measure):
 
     def again(self, candidates: Sequence[MeasureCandidate], rounds: int) -> list[list[float]]:
         runs: list[list[float]] = [[] for _ in candidates]
-        for _ in range(rounds):
-            for place, measured in self._measured(candidates):
-                if measured.seconds is not None:
-                    runs[place].append(measured.seconds)
+        for place, timed in self._timed(candidates, rounds):
+            runs[place] = list(timed.runs)
         return runs
 
     def _measured(self, candidates: Sequence[MeasureCandidate]) -> Iterator[tuple[int, Measured]]:
+        for place, timed in self._timed(candidates, 1):
+            yield place, Measured(min(timed.runs, default=None), timed.failure, timed.machine)
+
+    def _timed(
+        self, candidates: Sequence[MeasureCandidate], rounds: int
+    ) -> Iterator[tuple[int, Timed]]:
         """Each candidate's place and what became of it, as it comes: as many on their way as there
         are devices, and for each thread one that compiles meanwhile."""
         jobs = [Job(candidate) for candidate in candidates]
@@ -361,7 +377,7 @@ class Fleet(Measure):
         try:
             while left or running:
                 while left and len(running) < self.width + threads():
-                    attempt = self._start_attempt(left.popleft(), jobs)
+                    attempt = self._start_attempt(left.popleft(), jobs, rounds)
                     running[attempt.worker.connection] = attempt
                 soonest = min(attempt.deadline for attempt in running.values())
                 ready = wait(list(running), max(0.0, min(1.0, soonest - time.monotonic())))
@@ -375,7 +391,7 @@ class Fleet(Measure):
                         running[connection] = attempt
                         continue
                     attempt.worker.__exit__()
-                    if isinstance(outcome, Measured):
+                    if isinstance(outcome, Timed):
                         yield attempt.place, outcome
                     else:
                         left.appendleft(attempt.place)
@@ -402,7 +418,7 @@ class Fleet(Measure):
         except OSError:  # it may come back
             return known
 
-    def _start_attempt(self, place: int, jobs: Sequence[Job]) -> Attempt:
+    def _start_attempt(self, place: int, jobs: Sequence[Job], rounds: int) -> Attempt:
         candidate = jobs[place].candidate
         limits = (self._build_seconds, self._run_seconds)
         worker = Worker(
@@ -413,12 +429,13 @@ class Fleet(Measure):
             limits,
             self._tracker,
             self._key,
+            rounds,
             limit_memory=True,
         )
         return Attempt(place, worker, "building", time.monotonic() + self._build_seconds)
 
-    def _step(self, attempt: Attempt, job: Job) -> Measured | str | None:
-        """Take the next answer of an attempt: None if it goes on, Measured if it is over, "again"
+    def _step(self, attempt: Attempt, job: Job) -> Timed | str | None:
+        """Take the next answer of an attempt: None if it goes on, Timed if it is over, "again"
         if the candidate is to be tried once more."""
         try:
             answer = attempt.worker.answer(0.0)
@@ -445,7 +462,7 @@ class Fleet(Measure):
                     return self._leave_out(attempt, GARBAGE, fault)
                 for device, failure in job.failures:  # so it was not the candidate
                     self._strike(device, failure)
-                return Measured(min(answer), machine=attempt.machine.name)
+                return Timed(tuple(answer), None, attempt.machine.name)
         return None
 
     def _fault_of_times(self, times: Sequence[float]) -> str:
@@ -458,32 +475,26 @@ class Fleet(Measure):
                 )
         return "" if times else "no time at all"
 
-    def _failed(self, attempt: Attempt, job: Job, failure: Failure) -> Measured | str:
+    def _failed(self, attempt: Attempt, job: Job, failure: Failure) -> Timed | str:
         if attempt.phase == "building":
             if failure.kind == "timeout":
                 told = f"it was still compiling after {self._build_seconds:.0f} seconds"
                 failure = Failure("timeout", told, failure.printed)
-            return Measured(None, failure, self._machine.name)
+            return Timed((), failure, self._machine.name)
         if attempt.phase == "waiting":
             return "again"
-        if attempt.phase == "connecting":
-            self._happened(Event(UNREACHABLE, attempt.device, failure.sentence))
-            return self._strike_for_connecting(attempt)
+        if failure.kind == "raised" and any(one in failure.sentence for one in _BROKEN):
+            failure = Failure("died", "it ended its session on the device", failure.printed)
+        if attempt.phase == "connecting":  # the candidate has not been there yet
+            self._strike(attempt.device, failure)
+            return "again"
         job.failures.append((attempt.device, failure))
         if len(job.failures) < FAILURES_OF_A_CANDIDATE:
             return "again"
-        return Measured(None, failure, attempt.machine.name)
-
-    def _strike_for_connecting(self, attempt: Attempt) -> str:
-        self._strikes[attempt.device] += 1
-        if self._strikes[attempt.device] >= STRIKES:
-            self._left_out.add(attempt.device)
-        return "again"
+        return Timed((), failure, attempt.machine.name)
 
     def _strike(self, device: str, failure: Failure) -> None:
         kind = {"timeout": HUNG, "died": LOST}.get(failure.kind, RAISED)
-        if "connection" in failure.sentence.lower() or "closed" in failure.sentence.lower():
-            kind = LOST
         self._happened(Event(kind, device, failure.sentence))
         self._strikes[device] += 1
         if self._strikes[device] >= STRIKES:
@@ -494,6 +505,34 @@ class Fleet(Measure):
             self._left_out.add(attempt.device)
             self._happened(Event(kind, attempt.device, sentence))
         return "again"
+
+
+def sleeping_program(seconds: float) -> tvm.IRModule:
+    """A program that takes so long and keeps no core busy: many devices fit on one machine."""
+    return program_that_calls("usleep", round(seconds * 1e6))
+
+
+def program_that_calls(function: str, *arguments: int) -> tvm.IRModule:
+    """A program that calls a function of the C library."""
+    from tvm import ir, te, tirx
+
+    A = te.placeholder((1,), name="A")
+    C = te.extern((1,), [A], lambda *_: tirx.call_extern("int32", function, *arguments), name="C")
+    return ir.IRModule({"main": te.create_prim_func([A, C])})
+
+
+def variants(program: tvm.IRModule, number: int) -> list[MeasureCandidate]:
+    """So many candidates that differ in an annotation only."""
+    from tvm.s_tir import Schedule
+    from tvm.s_tir.meta_schedule.arg_info import ArgInfo
+    from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
+
+    found = []
+    for variant in range(number):
+        sch = Schedule(program)
+        sch.annotate(sch.get_sblock("C"), "variant", variant)
+        found.append(MeasureCandidate(sch, ArgInfo.from_entry_func(program, True)))
+    return found
 
 
 # ----------------------------------------------------------------------- in the candidate's process
@@ -507,9 +546,10 @@ def time_remotely(
     limits: tuple[float, float],
     tracker: Address,
     key: str,
+    rounds: int,
 ) -> None:
-    """Compile, say so, and time on a device: its address, its Machine and its times are sent as
-    they are known."""
+    """Compile, say so, and time on a device: its address, its Machine and the times of the rounds
+    are sent as they are known."""
     end_with_parent()
     import tvm
     from tvm import rpc
@@ -523,8 +563,8 @@ def time_remotely(
         host, port, word = free_device(tracker, key)
         connection.send(("returned", f"{host}:{port}"))
         wanted = connection.recv()
-    # The device ends a session that hangs; a little later than whoever asks has given up.
-    session = rpc.connect(host, port, word, session_timeout=sum(limits) + CONNECT_SECONDS)
+    # The device ends a session that hangs, a little later than whoever asks has given up.
+    session = rpc.connect(host, port, word, session_timeout=sum(limits) + 2)
     connection.send(("returned", machine_of(session)))
     session.upload(str(path))
     function = session.load_module(path.name)
@@ -533,6 +573,6 @@ def time_remotely(
     timer = function.time_evaluator(
         "main", device, number=1, repeat=SAMPLES, min_repeat_ms=round(1000 * SAMPLE_SECONDS)
     )
-    times = list(timer(*tensors).results)
+    times = [min(timer(*tensors).results) for _ in range(rounds)]
     del timer, tensors, function, device, session  # else the device sees a connection that broke
     connection.send(("returned", times))
