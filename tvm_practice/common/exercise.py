@@ -32,6 +32,7 @@ LABS = (
     "tensor_cores",
     "depthwise_conv2d",
     "attention",
+    "fleet",
 )
 LESSONS = PHASES + LABS
 
@@ -47,6 +48,7 @@ TITLES = {
     "cost_model": "Inside the search",
     "tensor_cores": "Tensor cores: a warp multiplies tiles",
     "attention": "Attention in one kernel",
+    "fleet": "A fleet of machines that measure",
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
 }
 

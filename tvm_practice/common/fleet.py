@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -53,7 +54,6 @@ TRACKER_PORT, DEVICE_PORT = 9190, 9091
 PORTS = 100  # so many are tried, from the first on
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # without any device: as long as a tracker may take to come back
-FAILURES_OF_A_CANDIDATE = 2  # then it is the candidate's, not the device's
 FASTEST_CLOCK = 7e9  # Hz
 STRIKES = 3  # failures of a device with candidates that another one could time: it is left out
 
@@ -134,6 +134,10 @@ def parse_address(text: str, port: int | None = None) -> Address:
     return host, int(number)
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 def shown(address: Address) -> str:
     return "{}:{}".format(*address)
 
@@ -206,6 +210,61 @@ def here() -> Machine:
 
     llvm_cpu = tvm.target.codegen.llvm_get_system_cpu()
     return Machine(cpu_name(), llvm_cpu, threads(), vector_unit()[0], platform.node())
+
+
+@contextmanager
+def on_loopback(
+    number: int, key: str = "cpu", prepare: Callable[[], None] = _nothing
+) -> Iterator[Address]:
+    """A tracker and so many devices on this machine, forked from this process, which has TVM loaded
+    and has run nothing with it yet. prepare: called in each device first."""
+    import multiprocessing
+
+    multiprocessing.current_process().daemon = False  # a worker is, and may then have no children
+    fork = multiprocessing.get_context("fork")
+    tracker = ("127.0.0.1", _free_port())
+    processes = [
+        fork.Process(target=_ends_with_us, args=(_nothing, serve_tracker, *tracker, _nothing))
+    ]
+    try:
+        processes[0].start()
+        _wait_for_devices(tracker, key, 0)
+        for _ in range(number):
+            at = ("127.0.0.1", _free_port())
+            arguments = (prepare, serve_device, tracker, key, *at, _nothing)
+            processes.append(fork.Process(target=_ends_with_us, args=arguments))
+            processes[-1].start()
+        _wait_for_devices(tracker, key, number)
+        yield tracker
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _ends_with_us(prepare: Callable[[], None], serve: Callable[..., None], *arguments: Any) -> None:
+    end_with_parent()
+    prepare()
+    serve(*arguments)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _wait_for_devices(tracker: Address, key: str, number: int) -> None:
+    until = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            if devices_at(tracker)[key] >= number:
+                return
+        except OSError:
+            pass
+        if time.monotonic() > until:
+            raise NoDevice("a tracker and devices could not be started on this machine.")
+        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------ asking the tracker
@@ -331,7 +390,7 @@ class Fleet(Measure):
 
     Whose fault is a failure? A program that fails to compile is at fault itself. One that fails on
     a device is tried once more, by whichever is free. If it then works, it was the device; if it
-    fails again, it is the program. A time that cannot be (negative, nan, shorter than
+    fails on a second one, it is the program. A time that cannot be (negative, nan, shorter than
     `floor_seconds`) is always the device's fault, and nothing more is asked of it. What a device
     did wrong is told to `happened`. Without any device for a minute, NoDevice is raised.
     """
@@ -489,9 +548,15 @@ class Fleet(Measure):
             self._strike(attempt.device, failure)
             return "again"
         job.failures.append((attempt.device, failure))
-        if len(job.failures) < FAILURES_OF_A_CANDIDATE:
+        if not self._blamed(job.failures):
             return "again"
         return Timed((), failure, attempt.machine.name)
+
+    def _blamed(self, failures: Sequence[tuple[str, Failure]]) -> bool:
+        """Whether it is the candidate's fault: on two devices; twice on the only one; or too
+        often."""
+        where = {device for device, _ in failures}
+        return len(where) > 1 or len(failures) > (1 if self.width == 1 else 2)
 
     def _strike(self, device: str, failure: Failure) -> None:
         kind = {"timeout": HUNG, "died": LOST}.get(failure.kind, RAISED)
