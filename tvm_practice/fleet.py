@@ -3,6 +3,7 @@
     python -m tvm_practice.fleet tracker                                  on this machine, port 9190
     python -m tvm_practice.fleet device --tracker 127.0.0.1:9190 --key cpu
     python -m tvm_practice.auto_tune --tracker 127.0.0.1:9190 --key cpu   measures there
+    python -m tvm_practice.fleet growth --json benchmarks/fleet.json --plot docs/fleet.png
 
 These are TVM's own tracker and RPC server, kept going when a candidate crashes. An RPC server runs
 whatever it is sent, by whoever can reach it. So both listen to this machine alone, unless they are
@@ -13,8 +14,11 @@ Exit status: 2 when the command could not run, 130 when it was interrupted.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -75,6 +79,44 @@ def tracker(host: str, trust_network: bool, port: int) -> None:
 def device(tracker: fleet.Address, key: str, host: str, trust_network: bool, port: int) -> None:
     _warn(host, trust_network)
     _until_ended(fleet.serve_device, tracker, key, host, port, _say)
+
+
+@command.command(help="Candidates a minute with more and more devices, all on this machine.")
+@click.option("--devices", default="1,2,4,8", show_default=True, help="How many, in turn.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw them, a PNG.")
+def growth(devices: str, json_path: Path | None, plot: Path | None) -> None:
+    from tvm_practice.common import show, target, worker
+    from tvm_practice.common.answers import write_whole
+    from tvm_practice.common.exercise import REFERENCE
+    from tvm_practice.experiments import fleet as lab
+
+    counts = [int(one) for one in devices.split(",") if one.strip().isdigit() and int(one)]
+    if not counts or len(counts) != len(devices.split(",")) or max(counts) > lab.MANY:
+        raise click.UsageError(f"--devices {devices}: give numbers up to {lab.MANY}, as 1,2,4,8.")
+    try:
+        with show.waiting("a fleet that grows, and what its parts cost ..."):
+            found = worker.call(lab.measure_growth, sorted(set(counts)), seconds=900)
+            predicted = worker.call(lab.predict, found, REFERENCE)
+            machine = worker.call(target.machine)
+        lab.tell_growth(found, predicted)
+        if json_path is not None:
+            report = {"machine": machine, **asdict(found), "predicted": predicted}
+            json_path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(json_path, (json.dumps(report, indent=1) + "\n").encode())
+        if plot is not None:
+            plot.parent.mkdir(parents=True, exist_ok=True)
+            lab.draw(plot, found, predicted)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        click.echo(
+            f"tvm_practice: {error.filename} could not be written: {error.strerror}.", err=True
+        )
+        sys.exit(COULD_NOT_RUN)
+    except worker.WorkerFailed as error:
+        click.echo(f"tvm_practice: the growth could not be measured: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
 
 
 def _warn(host: str, trusted: bool) -> None:

@@ -57,6 +57,7 @@ PATIENCE_SECONDS = 60.0  # without any device: as long as a tracker may take to 
 FASTEST_CLOCK = 7e9  # Hz
 STRIKES = 3  # failures of a device with candidates that another one could time: it is left out
 
+DEVICE = "device"  # the name of the process of one
 ABOUT = "tvm_practice.machine"  # what a device answers about itself
 
 
@@ -217,7 +218,8 @@ def on_loopback(
     number: int, key: str = "cpu", prepare: Callable[[], None] = _nothing
 ) -> Iterator[Address]:
     """A tracker and so many devices on this machine, forked from this process, which has TVM loaded
-    and has run nothing with it yet. prepare: called in each device first."""
+    and has run nothing with it yet. prepare: called in each device first. Each is one of this
+    process's `multiprocessing.active_children()`, by the name of DEVICE."""
     import multiprocessing
 
     multiprocessing.current_process().daemon = False  # a worker is, and may then have no children
@@ -232,7 +234,7 @@ def on_loopback(
         for _ in range(number):
             at = ("127.0.0.1", _free_port())
             arguments = (prepare, serve_device, tracker, key, *at, _nothing)
-            processes.append(fork.Process(target=_ends_with_us, args=arguments))
+            processes.append(fork.Process(target=_ends_with_us, args=arguments, name=DEVICE))
             processes[-1].start()
         _wait_for_devices(tracker, key, number)
         yield tracker
