@@ -358,6 +358,18 @@ def test_other_machines_are_let_in_only_when_told_and_with_a_warning() -> None:
     assert f"cannot bind to any port in [{port}, " in warned.stderr
 
 
+def test_the_tracker_says_what_it_has(machines) -> None:
+    command = [sys.executable, "-m", "tvm_practice.fleet", "devices", "--tracker"]
+    machines.start_device("one")
+    machines.wait_for(1)
+    at = fleet.shown(machines.tracker)
+    asked = subprocess.run([*command, at], capture_output=True, text=True)
+    assert (asked.returncode, f"{machines.key}: 1\n" in asked.stdout) == (0, True)
+    asked = subprocess.run([*command, f"127.0.0.1:{free_port()}"], capture_output=True, text=True)
+    assert asked.returncode == 2
+    assert "no tracker answers" in asked.stderr
+
+
 @pytest.mark.parametrize(
     ("tracker", "sentence"),
     [

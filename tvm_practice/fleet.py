@@ -2,6 +2,7 @@
 
     python -m tvm_practice.fleet tracker                                  on this machine, port 9190
     python -m tvm_practice.fleet device --tracker 127.0.0.1:9190 --key cpu
+    python -m tvm_practice.fleet devices --tracker 127.0.0.1:9190         what there is
     python -m tvm_practice.auto_tune --tracker 127.0.0.1:9190 --key cpu   measures there
     python -m tvm_practice.fleet growth --json benchmarks/fleet.json --plot docs/fleet.png
 
@@ -79,6 +80,24 @@ def tracker(host: str, trust_network: bool, port: int) -> None:
 def device(tracker: fleet.Address, key: str, host: str, trust_network: bool, port: int) -> None:
     _warn(host, trust_network)
     _until_ended(fleet.serve_device, tracker, key, host, port, _say)
+
+
+@command.command(help="What a tracker has: how many devices of each key.")
+@click.option("--tracker", type=ADDRESS, required=True, help="The tracker to ask.")
+def devices(tracker: fleet.Address) -> None:
+    try:
+        import tvm_practice.common.import_tvm  # noqa: F401 - without torch
+
+        found = fleet.devices_at(tracker)
+    except OSError as error:
+        told = f"no tracker answers at {fleet.shown(tracker)} ({error.strerror or error})"
+        click.echo(f"tvm_practice: {told}.", err=True)
+        sys.exit(COULD_NOT_RUN)
+    for key, number in sorted(found.items()):
+        click.echo(f"{key}: {number}")
+    if not found:
+        click.echo(f"tvm_practice: {fleet.shown(tracker)} has no device.", err=True)
+        sys.exit(COULD_NOT_RUN)
 
 
 @command.command(help="Candidates a minute with more and more devices, all on this machine.")
