@@ -177,6 +177,7 @@ def test_the_compose_file_has_the_service() -> None:
 
 
 def test_the_fleet_is_on_a_network_of_its_own_and_publishes_nothing() -> None:
+    yaml = pytest.importorskip("yaml")
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     assert compose["networks"] == {"fleet": {"internal": True}}
     for name in ("tracker", "device", "tuner"):

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ SHOWN_DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 200)
 MANY = 100
 SIZE = 512  # of the matmul whose search and compilation are measured
 PROPOSALS = 3  # batches whose proposal is timed; the first has no model to ask
+CLIENTS, REQUESTS = 8, 200  # that ask the tracker at once, and how often in all
 CANDIDATES = 8  # whose compilation is timed
 
 
@@ -209,8 +211,8 @@ class Growth:
     """How many candidates a minute so many devices measured, and what the model rests on.
 
     per_minute: by number of devices, all candidates ready from the start. The seconds: of the
-    search between two batches of a matmul, of compiling one of its candidates, of being given a
-    device and connected to it, and of a candidate on a device that sleeps.
+    search between two batches of a matmul, of compiling one of its candidates, of the tracker for a
+    request, and of a candidate on a device that sleeps.
     """
 
     batch: int
@@ -249,18 +251,32 @@ def measure_growth(counts: Sequence[int]) -> Growth:
                 raise RuntimeError("a candidate that sleeps could not be measured")
             per_minute[count] = 60 * len(candidates) / seconds
     with fleet.on_loopback(1) as tracker:
-        request, on_device = _time_a_session(tracker)
+        on_device = _time_a_session(tracker)
+        request = _time_the_tracker(tracker)
     search, build = _time_the_tuner()
     return Growth(BATCH, threads(), per_minute, search, build, request, on_device)
 
 
-def _time_a_session(tracker: fleet.Address) -> tuple[float, float]:
-    """Seconds until the tracker has handed out a device, and of everything after that."""
+def _time_the_tracker(tracker: fleet.Address) -> float:
+    """Seconds of a request when the tracker is given many at once: not how long one waits."""
+    from tvm.rpc.base import TrackerCode
+
+    def ask(_: int) -> None:
+        fleet.ask_tracker(tracker, TrackerCode.SUMMARY)
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        start = time.monotonic()
+        list(clients.map(ask, range(REQUESTS)))
+        return (time.monotonic() - start) / REQUESTS
+
+
+def _time_a_session(tracker: fleet.Address) -> float:
+    """Seconds that a candidate takes from the request for a device to its times."""
     import numpy as np
     import tvm
     from tvm import rpc
 
-    requests, sessions = [], []
+    sessions = []
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "program.ll"
         compiled = tvm.compile(fleet.sleeping_program(SLEEP), target=fleet.here().target())
@@ -269,7 +285,6 @@ def _time_a_session(tracker: fleet.Address) -> tuple[float, float]:
             time.sleep(0.2)  # the device has come back
             start = time.monotonic()
             host, port, word = fleet.free_device(tracker, "cpu")
-            requests.append(time.monotonic() - start)
             session = rpc.connect(host, port, word)
             fleet.machine_of(session)
             session.upload(str(program))
@@ -282,7 +297,7 @@ def _time_a_session(tracker: fleet.Address) -> tuple[float, float]:
             timer(*tensors)
             del timer, tensors, device, module, session
             sessions.append(time.monotonic() - start)
-    return median(requests), median(sessions)
+    return median(sessions)
 
 
 def _time_the_tuner() -> tuple[float, float]:
