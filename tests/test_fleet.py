@@ -355,7 +355,7 @@ def test_other_machines_are_let_in_only_when_told_and_with_a_warning() -> None:
         )
     assert warned.returncode == 2
     assert warned.stderr.startswith("WARNING: listening at 0.0.0.0. RPC has no password")
-    assert f"cannot bind to any port in [{port}, " in warned.stderr
+    assert "Address already in use" in warned.stderr
 
 
 def test_the_tracker_says_what_it_has(machines) -> None:

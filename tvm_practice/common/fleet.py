@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 
 TRACKER_PORT, DEVICE_PORT = 9190, 9091
+CLIENTS_WAITING = 512
 PORTS = 100  # so many are tried, from the first on
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # without any device: as long as a tracker may take to come back
@@ -156,11 +157,15 @@ def is_loopback(host: str) -> bool:
 
 def serve_tracker(host: str, port: int, told: Callable[[str], None]) -> None:
     """TVM's tracker, in this process, until it is ended. Raises OSError if the port is taken."""
-    from tvm.rpc import tracker
+    from tvm.rpc import base, tracker
 
-    state = tracker.PopenTrackerServerState(host, port, port + 1, silent=True)
-    told(f"tracker at {host}:{state.port}")
-    state.thread.join()
+    tracker.logger.setLevel("WARNING")
+    # TVM's own command lets one client wait to be let in. Of many at once the others try again a
+    # second later.
+    family = base.get_addr_family((host, port))
+    with socket.create_server((host, port), family=family, backlog=CLIENTS_WAITING) as listening:
+        told(f"tracker at {host}:{port}")
+        tracker._tracker_server(listening, base.random_key("tracker"))
 
 
 def serve_device(
@@ -278,16 +283,16 @@ def ask_tracker(tracker: Address, *request: Any, seconds: float | None = None) -
 
     with socket.create_connection(tracker, timeout=seconds or CONNECT_SECONDS) as connection:
         connection.settimeout(seconds)
-        # Both ends write a message in two pieces, and the second one waits until the first has been
-        # acknowledged: twice 40 ms, unless each is sent and acknowledged at once.
+        # Both ends write a message in two pieces, and the second waits until the first has been
+        # acknowledged: 40 ms each way, unless they are sent, and acknowledged, at once.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_QUICKACK"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
         (magic,) = struct.unpack("<i", base.recvall(connection, 4))
         if magic != base.RPC_TRACKER_MAGIC:
             raise OSError("it answers, but is no tracker")
         base.sendjson(connection, list(request))
+        if hasattr(socket, "TCP_QUICKACK"):  # Linux has it, for what comes next
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         status, answer = base.recvjson(connection)
         if status != base.TrackerCode.SUCCESS:
             raise OSError(f"the tracker refused: {answer}")
