@@ -174,13 +174,14 @@ def serve_device(
     """TVM's RPC server, in this process, until it is ended.
 
     A candidate that crashes ends the process of its session; TVM's server takes that for the end of
-    its own work. So it is started again.
+    its own work. So it is started again. Raises OSError if there is no such host as the tracker's.
     """
     import multiprocessing
 
     import tvm_ffi
     from tvm.rpc import server
 
+    socket.getaddrinfo(*tracker)  # TVM's server would ask for a name that is none without a pause
     multiprocessing.set_start_method("fork", force=True)  # a session has the function below
     tvm_ffi.register_global_func(ABOUT, _about_session, override=True)
     server.logger.setLevel("ERROR")
