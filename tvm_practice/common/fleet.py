@@ -181,7 +181,10 @@ def serve_device(
     import tvm_ffi
     from tvm.rpc import server
 
-    socket.getaddrinfo(*tracker)  # TVM's server would ask for a name that is none without a pause
+    try:  # TVM's server would go on asking, without a pause
+        socket.getaddrinfo(*tracker)
+    except OSError as error:
+        raise OSError(f"the tracker's host, {tracker[0]}: {error.strerror}") from None
     multiprocessing.set_start_method("fork", force=True)  # a session has the function below
     tvm_ffi.register_global_func(ABOUT, _about_session, override=True)
     server.logger.setLevel("ERROR")
