@@ -42,6 +42,8 @@ def read_report() -> dict[str, Any]:
         if path == JSON:
             continue
         later = json.loads(path.read_text())
+        if "results" not in later:  # another kind of figures, such as a fleet's
+            continue
         workloads = {one["workload"] for one in later["results"]}
         for part in ("results", "verdicts", "not_measured"):
             kept = [one for one in report[part] if one["workload"] not in workloads]

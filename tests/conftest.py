@@ -25,6 +25,7 @@ SLOW_FILES = {
     "test_doctor.py": "every finding of the doctor, on a machine broken for it",
     "test_exercise_pages.py": "the pages of the exercises, made again",
     "test_explain.py": "schedules replayed primitive by primitive",
+    "test_fleet.py": "devices that crash, hang and lie, as real processes",
     "test_first_hour.py": "the first hour, played again",
     "test_gpu_machine.py": "faults of the machine while a GPU exercise is graded",
     "test_gpu_models.py": "whole models on the simulated GPU",

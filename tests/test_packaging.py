@@ -176,6 +176,17 @@ def test_the_compose_file_has_the_service() -> None:
     assert service["build"]["args"]["TORCH_INDEX_URL"] == "${TORCH_INDEX_URL:-}"
 
 
+def test_the_fleet_is_on_a_network_of_its_own_and_publishes_nothing() -> None:
+    yaml = pytest.importorskip("yaml")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert compose["networks"] == {"fleet": {"internal": True}}
+    for name in ("tracker", "device", "tuner"):
+        service = compose["services"][name]
+        assert service["networks"] == ["fleet"]
+        assert not {"ports", "network_mode", "expose"} & service.keys()
+        assert service["profiles"] == ["fleet"]  # never by `docker compose up` alone
+
+
 def test_a_machine_without_a_gpu_never_trips_over_the_service_for_one() -> None:
     yaml = pytest.importorskip("yaml")
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]

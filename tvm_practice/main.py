@@ -46,6 +46,7 @@ from tvm_practice.common.status import (
     INTERRUPTED,
     NOTHING_WRONG,
 )
+from tvm_practice.fleet import ADDRESS
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "reports"
@@ -63,6 +64,8 @@ class Options:
     size: tuple[int, int, int] | None
     trials: int | None
     model: str | None = None  # the learner's own, for the lab on deployment
+    tracker: tuple[str, int] | None = None
+    key: str = "cpu"
 
     @property
     def kind(self) -> str:
@@ -501,6 +504,10 @@ RUN_OPTIONS = (
         help="Size of the matmul in phases 2, 3, 5 and the labs fused_gelu, tensorize.",
     ),
     click.option("--trials", type=click.IntRange(1), help="Schedules that phase 5 measures."),
+    click.option(
+        "--tracker", type=ADDRESS, help="Phase 5 measures on the devices of this RPC tracker."
+    ),
+    click.option("--key", default="cpu", help="Which of the tracker's devices; cpu if not given."),
 )
 
 

@@ -34,6 +34,7 @@ LABS = (
     "attention",
     "whole_models",
     "deploy",
+    "fleet",
 )
 LESSONS = PHASES + LABS
 
@@ -52,6 +53,7 @@ TITLES = {
     "depthwise_conv2d": "Depthwise convolution: a whole GPU at work",
     "whole_models": "Whole models, tuned",
     "deploy": "Deployment: a model without its compiler",
+    "fleet": "A fleet of machines that measure",
 }
 
 CPU, GPU = "cpu", "gpu"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_practice.common.records import FAILED_SECONDS
+from tvm_practice.common.records import FAILED_SECONDS, on_machine, this_machine
 from tvm_practice.common.target import threads
 from tvm_practice.common.timing import give_each_thread_a_core, seconds_per_call
 from tvm_practice.common.worker import Failure, Worker, WorkerFailed
@@ -53,10 +53,11 @@ def skip_tensor_intrinsics() -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of one candidate: its seconds per call, or None and why."""
+    """What became of one candidate: its seconds per call, or None and why; and on which machine."""
 
     seconds: float | None
     failure: Failure | None = None
+    machine: str = ""
 
 
 class Measure:
@@ -100,8 +101,9 @@ class Measure:
     def __call__(self, candidates: Sequence[MeasureCandidate]) -> list[RunnerResult]:
         from tvm.s_tir import meta_schedule as ms
 
-        results = []
-        for candidate, measured in zip(candidates, self._measured(candidates), strict=True):
+        results: list[RunnerResult | None] = [None] * len(candidates)
+        for place, measured in self._measured(candidates):
+            candidate = candidates[place]
             seconds = FAILED_SECONDS if measured.seconds is None else measured.seconds
             self._known.add(module_hash(candidate.sch.mod))
             self._database.commit_tuning_record(
@@ -109,15 +111,15 @@ class Measure:
                     candidate.sch.trace,
                     self._workload,
                     [seconds],
-                    self._target,
+                    on_machine(self._target, measured.machine),
                     candidate.args_info,
                 )
             )
             self._report(measured)
             if measured.failure is None:
-                results.append(ms.runner.RunnerResult([seconds], None))
+                results[place] = ms.runner.RunnerResult([seconds], None)
             else:
-                results.append(ms.runner.RunnerResult(None, measured.failure.sentence))
+                results[place] = ms.runner.RunnerResult(None, measured.failure.sentence)
         return results
 
     def again(self, candidates: Sequence[MeasureCandidate], rounds: int) -> list[list[float]]:
@@ -138,9 +140,11 @@ class Measure:
                 worker.__exit__()
         return runs
 
-    def _measured(self, candidates: Sequence[MeasureCandidate]) -> Iterator[Measured]:
-        """Time one after the other, with nothing beside it, once all are built."""
+    def _measured(self, candidates: Sequence[MeasureCandidate]) -> Iterator[tuple[int, Measured]]:
+        """Time one after the other, with nothing beside it, once all are built; each comes with its
+        place."""
         built = deque(self._build(candidates))
+        machine = this_machine()
         try:
             while built:
                 worker, failure = built[0]
@@ -152,7 +156,7 @@ class Measure:
                         failure = error.failure
                 worker.__exit__()
                 built.popleft()
-                yield Measured(seconds, failure)
+                yield len(candidates) - len(built) - 1, Measured(seconds, failure, machine)
         finally:
             for worker, _ in built:
                 worker.__exit__()
@@ -175,16 +179,12 @@ class Measure:
         return built
 
     def _start(self, candidate: MeasureCandidate) -> Worker:
-        arguments = [
-            (tuple(map(int, information.shape)), str(information.dtype))
-            for information in candidate.args_info
-        ]
         limits = (self._build_seconds, self._run_seconds)
         return Worker(
             self._candidate,
             candidate.sch.mod,
             self._target,
-            arguments,
+            arguments_of(candidate),
             limits,
             limit_memory=True,
         )
@@ -198,6 +198,14 @@ class Measure:
             told = f"it was still compiling after {self._build_seconds:.0f} seconds"
             return worker, Failure("timeout", told, error.failure.printed)
         return worker, None
+
+
+def arguments_of(candidate: MeasureCandidate) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each argument of a candidate."""
+    return [
+        (tuple(map(int, information.shape)), str(information.dtype))
+        for information in candidate.args_info
+    ]
 
 
 def module_hash(module: tvm.IRModule) -> int:

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pickle
+import platform
 import re
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,19 +38,34 @@ FAILED_SECONDS = 1e10
 LINE_SECONDS = 30.0
 
 
-def key_of(task: TuneContext) -> str:
-    """A name for what the records of a task depend on: program, search space, target, CPU, threads,
-    and TVM."""
+def key_of(task: TuneContext, cpu: str = "", count: int = 0) -> str:
+    """A name for what the records of a task depend on: program, search space, target, CPU, threads
+    (this machine's unless told), and TVM."""
     import tvm
 
+    cpu, count = cpu or cpu_name(), count or threads()
     # What was decided this time, by one seed, is no part of the space.
     spaces = [
         re.sub(r", decision=(\[.*?\]|-?\d+)", "", str(space.trace))
         for space in task.generate_design_space()
     ]
-    facts = [task.mod.script(), *spaces, str(task.target), cpu_name(), threads(), tvm.__version__]
+    facts = [task.mod.script(), *spaces, str(task.target), cpu, count, tvm.__version__]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-    return f"{task.target.attrs['mcpu']}-{threads()}-threads-{digest}"
+    return f"{task.target.attrs['mcpu']}-{count}-threads-{digest}"
+
+
+def this_machine(cpu: str = "", count: int = 0, host: str = "") -> str:
+    """How a record names the machine that measured it; this one unless told."""
+    count = count or threads()
+    number = f"{count} thread{'s' if count > 1 else ''}"
+    return f"{cpu or cpu_name()}, {number}, {host or platform.node()}"
+
+
+def on_machine(target: tvm.target.Target, machine: str) -> tvm.target.Target:
+    """The target as a record has it, whose attribute `model` is TVM's own place for this."""
+    import tvm
+
+    return tvm.target.Target({**target.export(), "model": machine}) if machine else target
 
 
 def open_database(folder: Path, module: tvm.IRModule) -> Database:
@@ -66,7 +82,10 @@ def open_database(folder: Path, module: tvm.IRModule) -> Database:
 def runs_of_records(folder: Path) -> list[list[float] | None]:
     """The times of every record, in the order in which they were first measured; None for a failed
     candidate."""
-    times = [None if _fault(line) else json.loads(line)[1][1] for line in _lines(folder / RECORDS)]
+    times = [
+        None if fault_of_record(line) else json.loads(line)[1][1]
+        for line in _lines(folder / RECORDS)
+    ]
     return [None if runs is None or FAILED_SECONDS in runs else runs for runs in times]
 
 
@@ -117,7 +136,9 @@ def repair(folder: Path, pickled_module: bytes) -> str:
         return f"{path} is no file; it is now called {_set_aside(path).name}."
     content = path.read_bytes()
     lines = content.decode("utf-8", errors="replace").splitlines()
-    faults = {number: fault for number, line in enumerate(lines, 1) if (fault := _fault(line))}
+    faults = {
+        number: fault for number, line in enumerate(lines, 1) if (fault := fault_of_record(line))
+    }
     faults |= _faults_for_tvm(
         pickled_module, {n: line for n, line in enumerate(lines, 1) if n not in faults}
     )
@@ -145,14 +166,17 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def _fault(line: str) -> str | None:
-    """What is wrong with a line as JSON; None if it has the form of a record of workload 0."""
+def fault_of_record(line: str, workloads: int = 1) -> str | None:
+    """What is wrong with a line as JSON; None if it has the form of a record of one of so many
+    workloads."""
     try:
         record = json.loads(line)
     except ValueError:
         return "is empty" if not line.strip() else "is no JSON"
     match record:
-        case [0, [[[*instructions], [*decisions]], [*runs], _, _]]:
+        case [int(place), [[[*instructions], [*decisions]], [*runs], _, _]] if (
+            0 <= place < workloads
+        ):
             if not runs or not all(_is_time(run) for run in runs):
                 return "has no usable time"
             return _fault_of_trace(instructions, decisions)

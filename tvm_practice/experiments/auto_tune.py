@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import mean
 
-from tvm_practice.common import exercise, picture, records, show
+from tvm_practice.common import exercise, fleet, picture, records, show
 from tvm_practice.common.competitors import flops, libraries, runnable_matmul
 from tvm_practice.common.cuda import facts, search_space
 from tvm_practice.common.cuda.resources import V100, available
@@ -54,23 +54,55 @@ Size = tuple[int, int, int]
 
 
 def run(session) -> None:
+    devices = _devices(session)
     whose = {known: session.exercise(known) for known in ("5.1", "5.2", "5.3", "5.4")}
     size = session.size(quick=512, full=1024)
     trials = session.options.trials or (QUICK_TRIALS if session.quick else TRIALS)
     with show.waiting("the search space ..."):
-        plan = session.call(describe, size, whose, session.seed)
+        plan = session.call(describe, size, whose, session.seed, devices)
     _introduce(plan, size, trials)
     folder = _folder(session, size, plan.key)
-    done = _tune(session, folder, plan, size, trials, whose)
+    done = _tune(session, folder, plan, size, trials, whose, devices)
     if not any(records.runs_of_records(folder)):
         show.line("  No candidate could be measured, so there is nothing to apply.", "yellow")
         session.headline = "no candidate could be measured"
+        return
+    if devices and not devices.machine.alike(session.call(fleet.here)):
+        _tell_foreign(session, devices, folder, size)
         return
     with show.waiting("the steps of phase 2 ..."):
         whose |= {known: session.whose(known) for known in HAND_STEPS}
     measured = _compare(session, folder, size, whose)
     session.picture("tuning_curve", lambda path: draw_curve(path, folder, measured, size))
     _key_question(session, folder, plan, done, measured, whose, size)
+
+
+def _devices(session) -> fleet.Devices | None:
+    """The devices of the tracker that was asked for; None to measure here."""
+    options = session.options
+    if options.tracker is None:
+        return None
+    with show.waiting("the tracker ..."):
+        machine = fleet.first_machine(options.tracker, options.key)
+    show.line(
+        f"  Measured on the devices {options.key!r} of the tracker at "
+        f"{fleet.shown(options.tracker)}: {machine.cpu}, {machine.llvm_cpu}, {machine.threads} "
+        f"thread{'s' if machine.threads > 1 else ''} each.",
+        "dim",
+    )
+    return fleet.Devices(options.tracker, options.key, machine)
+
+
+def _tell_foreign(session, devices: fleet.Devices, folder: Path, size: Size) -> None:
+    """Say what was found for a machine that is not this one, where nothing can be compared."""
+    means = [mean(runs) for runs in records.runs_of_records(folder) if runs]
+    best = _rate(min(means), size)
+    show.line(
+        f"  This machine is not of that kind: how the winner compares with the hand and the "
+        f"libraries, only a {devices.machine.cpu} can tell. There it runs at {best} GFLOP/s.",
+        "yellow",
+    )
+    session.headline = f"tuned for {devices.machine.cpu}: {best} GFLOP/s"
 
 
 # --------------------------------------------------------------- the space of a GPU, without a GPU
@@ -379,11 +411,20 @@ class Done:
     measured: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     best: float = math.inf
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)  # (device, what it did)
     finished: bool = False
     gains: dict[str, float] = field(default_factory=dict)
 
 
-def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> Done:
+def _tune(
+    session,
+    folder: Path,
+    plan: Plan,
+    size: Size,
+    trials: int,
+    whose,
+    devices: fleet.Devices | None,
+) -> Done:
     show.heading("The search")
     if damage := records.repair(folder, plan.module):
         show.line(f"  {damage}", "yellow")
@@ -404,7 +445,7 @@ def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> 
             f"  --trials N with N above {len(earlier)} searches on; a new start: delete {folder}"
         )
         return done
-    arguments = (size, whose, session.seed, trials, folder)
+    arguments = (size, whose, session.seed, trials, folder, devices)
     start = time.monotonic()
     try:
         with (
@@ -419,6 +460,8 @@ def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> 
                         show.advance(bar, _progress(done, size))
                         if not show.console.is_terminal and done.measured % BATCH == 0:
                             _plain_progress(done, size, trials, time.monotonic() - start)
+                    case fleet.Event() as event:
+                        done.events[event.device, event.kind] += 1
                     case gains:
                         done.gains, done.finished = gains, True
     except KeyboardInterrupt:
@@ -428,9 +471,17 @@ def _tune(session, folder: Path, plan: Plan, size: Size, trials: int, whose) -> 
             f"record is kept in {folder}; the same command goes on from there."
         )
         raise
+    except WorkerFailed as error:
+        reason, colon, rest = error.failure.sentence.partition(": ")
+        if not colon or reason != fleet.NoDevice.__name__:
+            raise
+        raise fleet.NoDevice(f"{rest}; the same command goes on from there.") from None
     finally:
         done.seconds = time.monotonic() - start
         _note_session(folder, done)
+        for (device, kind), number in sorted(done.events.items()):
+            times = "" if number == 1 else f" ({number} times)"
+            show.line(f"  device {device} {kind}{times}.", "yellow")
     if show.console.is_terminal or done.measured % BATCH:
         _plain_progress(done, size, trials, done.seconds)
     means = [mean(runs) for runs in records.runs_of_records(folder) if runs and len(runs) > 1]
@@ -692,7 +743,7 @@ def _cost(measured: Comparison, seconds: float, tried: int) -> str:
 # ---------------------------------------------------------------------------------- run in a worker
 
 
-def make_task(size: Size, whose: dict[str, str], seed: int):
+def make_task(size: Size, whose: dict[str, str], seed: int, devices: fleet.Devices | None = None):
     """The lesson's search for this size as a TuneContext, from the bodies of 5.1 and 5.2."""
     from tvm.s_tir import meta_schedule as ms
 
@@ -701,14 +752,18 @@ def make_task(size: Size, whose: dict[str, str], seed: int):
     lesson = exercise.load_lesson("auto_tune")
     space = lesson.search_space(exercise.body("5.2", whose["5.2"]))
     strategy = ms.search_strategy.EvolutionarySearch(population_size=POPULATION)
-    return exercise.body("5.1", whose["5.1"])(*size, cpu_target(), space, strategy, seed)
+    target = devices.machine.target() if devices else cpu_target()
+    return exercise.body("5.1", whose["5.1"])(*size, target, space, strategy, seed)
 
 
-def describe(size: Size, whose: dict[str, str], seed: int) -> Plan:
-    task = make_task(size, whose, seed)
+def describe(
+    size: Size, whose: dict[str, str], seed: int, devices: fleet.Devices | None = None
+) -> Plan:
+    task = make_task(size, whose, seed, devices)
     (space, *_) = task.generate_design_space()
+    machine = (devices.machine.cpu, devices.machine.threads) if devices else ()
     return Plan(
-        key=records.key_of(task),
+        key=records.key_of(task, *machine),
         module=pickle.dumps(task.mod),
         choices=tuple(_choices(space)),
         locations=sum(one.kind.name == "SampleComputeLocation" for one in space.trace.insts),
@@ -751,29 +806,43 @@ def _perfect_tiles(extent: int, parts: int, innermost: int) -> int:
 
 
 def tune_in_worker(
-    connection: Connection, size: Size, whose: dict[str, str], seed: int, trials: int, folder: Path
+    connection: Connection,
+    size: Size,
+    whose: dict[str, str],
+    seed: int,
+    trials: int,
+    folder: Path,
+    devices: fleet.Devices | None = None,
 ) -> None:
-    """Search until the folder holds `trials` records; send each Measured, at the end what the
-    model's trees gained by."""
+    """Search until the folder holds `trials` records; send each Measured, what devices did wrong,
+    at the end what the model's trees gained by."""
     import numpy as np
-
-    from tvm_practice.common.target import cpu_target
 
     # MetaSchedule and XGBoost tell at length what they do; that goes beside the records.
     logger = logging.getLogger("tvm.s_tir.meta_schedule")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.FileHandler(folder / "search.log"))
     np.random.seed(seed)  # what the model predicts before it has learned anything
-    task = make_task(size, whose, seed)
+    task = make_task(size, whose, seed, devices)
     database = records.open_database(folder, task.mod)
-    measure = Measure(
-        database,
-        task.mod,
-        cpu_target(),
-        lambda one: connection.send(("returned", one)),
-        run_seconds=run_seconds(size),
-    )
-    model = exercise.body("5.3", whose["5.3"])(task, database, measure, trials, BATCH)
+
+    def tell(one: Measured | fleet.Event) -> None:
+        connection.send(("returned", one))
+
+    arguments = (database, task.mod, task.target, tell)
+    batch = BATCH
+    if devices is None:
+        measure = Measure(*arguments, run_seconds=run_seconds(size))
+    else:
+        measure = fleet.Fleet(
+            *arguments,
+            run_seconds=run_seconds(size),
+            devices=devices,
+            floor_seconds=flops(*size) / devices.machine.most_flops,
+            happened=tell,
+        )
+        batch = max(BATCH, 2 * measure.width)  # at the end of a batch, devices wait for each other
+    model = exercise.body("5.3", whose["5.3"])(task, database, measure, trials, batch)
     run_finalists_again(folder, task.mod, measure)
     connection.send(("returned", model_gains(model)))
 
