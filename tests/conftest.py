@@ -18,6 +18,7 @@ for name in ("COLUMNS", "TVM_PRACTICE_COMMAND", "UV_RUN_RECURSION_DEPTH"):
 SLOW_FILES = {
     "test_answers.py": "every wrong answer gets its diagnosis",
     "test_bench.py": "the bench, through its command",
+    "test_commands.py": "the commands of a learner, right and wrong",
     "test_command_line.py": "phases and labs through their commands",
     "test_cost_model.py": "searches over a whole space of schedules",
     "test_cuda_device.py": "what a GPU would run, in the simulator",
@@ -38,6 +39,7 @@ SLOW_FILES = {
     "test_report.py": "the page of a run",
     "test_report_page.py": "the page in a browser",
     "test_search.py": "tuning runs, interrupted and gone on with",
+    "test_watch.py": "what is graded when a file is saved",
     "test_whole_models.py": "ResNet-18 tuned for moments, stopped, and gone on with",
     "test_whole_course.py": "a learner from the first to the last exercise",
 }
