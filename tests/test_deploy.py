@@ -131,11 +131,13 @@ REFUSED = {
     "of_a_library": ("no operator _fft_r2c.default", "`1` (Spectrum)", "custom_convert_map"),
     "half_precision": ("importer fails at addmm.default, used by Linear", "datatype"),
     "branch": ("cannot write down Branch as a graph", "own_models.py", "if x.sum() > 0:"),
-    "nothing": ("is to return a torch.nn.Module", "it returned None"),
-    "no_model": ("the first is an object of type str",),
-    "no_tensors": ("among the inputs is an object of type int",),
-    "raises": ("raises() raised line", "ValueError: no weights"),
-    "missing": ("own_models.py has no function missing",),
+    "nothing": ("own_models.py:nothing returned None; expected a torch.nn.Module and a tuple",),
+    "no_model": ("returned a str as its model",),
+    "no_tensors": ("returned an int as example input 1",),
+    "no_inputs": ("returned no example inputs",),
+    "two_inputs": ("returned a tuple of 3; expected",),
+    "raises": ("own_models.py:raises did not return: line", "ValueError: no weights."),
+    "missing": ("own_models.py has no function missing; it has picture, wrong_shape",),
 }
 
 
@@ -163,7 +165,7 @@ def lab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_refused_model_ends_the_command_with_one_sentence() -> None:
     done = lab("--model", "no_such.py:make")
     assert done.returncode == 2
-    assert done.stderr == "tvm_practice: --model no_such.py:make: there is no file no_such.py.\n"
+    assert done.stderr == "tvm_practice: there is no file no_such.py.\n"
 
 
 @needs_linker

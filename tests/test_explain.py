@@ -337,8 +337,11 @@ def test_damaged_lines_are_passed_over(tmp_path, searched) -> None:
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        ("number", "returned an object of type int; it must return a tvm.s_tir.Schedule"),
-        ("refused", "TVM refuses: this loop is a reduction"),
+        ("number", "number returned an int; expected a tvm.s_tir.Schedule"),
+        (
+            "refused",
+            '`sch.parallel(sch.get_loops(sch.get_sblock("C"))[2])`: TVM refuses: this loop is',
+        ),
         ("with_arguments", "takes arguments"),
         ("leaves", "SystemExit"),
         ("crashes", "SIGABRT"),
@@ -383,7 +386,7 @@ def test_a_file_that_python_cannot_read(tmp_path) -> None:
     path.write_text("def f(:\n")
     done = run(f"{path}:f")
     assert done.exit_code == 2
-    assert "cannot be run: line 1: invalid syntax" in done.stderr
+    assert "broken.py cannot be loaded: line 1, `def f(:`: invalid syntax." in done.stderr
 
 
 def test_a_narrow_terminal_has_a_list(tmp_path, mine, monkeypatch) -> None:

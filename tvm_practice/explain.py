@@ -33,9 +33,20 @@ import click
 from rich.padding import Padding
 from rich.text import Text
 
-from tvm_practice.common import answers, exercise, records, show, stage, target, timing, worker
+from tvm_practice.common import (
+    answers,
+    exercise,
+    records,
+    show,
+    stage,
+    target,
+    timing,
+    verify,
+    worker,
+)
 from tvm_practice.common.command import typed
 from tvm_practice.common.exercise import LEARNER, REFERENCE
+from tvm_practice.common.own_function import OwnFunction, Refused, named, result_of
 from tvm_practice.common.refusal import in_plain_words
 from tvm_practice.common.replay import START, NoReplay, Replay, Step, replay
 from tvm_practice.common.status import ANSWER_WRONG, COULD_NOT_RUN, INTERRUPTED
@@ -50,10 +61,6 @@ RUN_SECONDS = 60.0
 NARROW = 100  # columns; below, the steps are a list and no table
 
 Size = tuple[int, int, int]
-
-
-class Refused(Exception):
-    """The command cannot run; the message is one sentence that says why."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -72,12 +79,6 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class OfFile:
-    path: Path
-    function: str
-
-
-@dataclass(frozen=True)
 class OfRecord:
     """The rank-th best record of a database folder; workload counts from 0."""
 
@@ -86,7 +87,7 @@ class OfRecord:
     workload: int
 
 
-Source = Ladder | OfFile | OfRecord
+Source = Ladder | OwnFunction | OfRecord
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def replayed(source: Source) -> Replayed:
     match source:
         case Ladder():
             return _of_ladder(source)
-        case OfFile():
+        case OwnFunction():
             return Replayed(_of_file(source))
     return _of_record(source)
 
@@ -119,7 +120,7 @@ def _of_ladder(source: Ladder) -> Replayed:
     return Replayed(steps, parts=tuple(parts))
 
 
-def _of_file(source: OfFile) -> Replay:
+def _of_file(source: OwnFunction) -> Replay:
     """Call the function, and replay the trace of what it returns on the program that it started
     from: a schedule does not keep that, so every new one is watched."""
     import tvm
@@ -134,14 +135,12 @@ def _of_file(source: OfFile) -> Replay:
         started[tvm.ir.save_json(self.mod)] = None
 
     Schedule.__init__ = watched  # type: ignore[method-assign]
-    sch = _result_of(source)
+    sch = result_of(source)
     Schedule.__init__ = construct  # type: ignore[method-assign]
-    where = f"{source.path.name}:{source.function}"
     if not isinstance(sch, Schedule):
-        kind = "None" if sch is None else f"an object of type {type(sch).__name__}"
-        raise Refused(f"{where} returned {kind}; it must return a tvm.s_tir.Schedule.")
+        raise Refused(f"{source} returned {verify.a_or_an(sch)}; expected a tvm.s_tir.Schedule.")
     if sch.trace is None:
-        raise Refused(f"{where} returned a schedule without a trace (enable_trace=False).")
+        raise Refused(f"{source} returned a schedule without a trace (enable_trace=False).")
     problem: Exception | None = None
     for program in reversed(started):
         try:
@@ -154,58 +153,9 @@ def _of_file(source: OfFile) -> Replay:
     if problem is not None and len(started) == 1:
         raise problem
     raise Refused(
-        f"{where} returned a schedule whose first program is not known: it must call Schedule(...) "
-        "itself, and change the program only by the schedule's primitives."
+        f"{source} returned a schedule whose first program is not known: it must call "
+        "Schedule(...) itself, and change the program only by the schedule's primitives."
     )
-
-
-def _result_of(source: OfFile) -> Any:
-    """What the function of the user's file returns; a sentence where it cannot be called."""
-    where = f"{source.path.name}:{source.function}"
-    sys.path.insert(0, str(source.path.parent))
-    name = source.path.stem
-    name = name if name not in sys.modules else f"{name}_to_be_explained"
-    specification = importlib.util.spec_from_file_location(name, source.path)
-    if specification is None or specification.loader is None:
-        raise Refused(f"{source.path} is no Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except BaseException as error:  # SystemExit too
-        raise Refused(f"{source.path} cannot be run: {_told(error, source.path)}") from None
-    function = getattr(module, source.function, None)
-    if not callable(function):
-        offered = [
-            known
-            for known, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", "") == name
-        ]
-        raise Refused(
-            f"{source.path} has no function {source.function}; "
-            f"it has {', '.join(offered) or 'none'}."
-        )
-    try:
-        return function()
-    except BaseException as error:
-        if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # type: ignore[union-attr]
-            raise Refused(
-                f"{where} takes arguments; explain needs a function without any."
-            ) from None
-        raise Refused(f"{where} did not return: {_told(error, source.path)}") from None
-
-
-def _told(error: BaseException, path: Path) -> str:
-    """An exception of the user's code in plain words, and the line of the file that it is from."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}."
-    frames = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path)
-    ]
-    words = in_plain_words(error) if isinstance(error, Exception) else type(error).__name__
-    return f"line {frames[-1]}: {words}" if frames else words
 
 
 def _of_record(source: OfRecord) -> Replayed:
@@ -296,7 +246,7 @@ def find(given: str, options: Options) -> Source:
     if is_exercise:
         return _ladder(given, options)
     if is_function:
-        return OfFile(_python_file(path), function)
+        return named(given)
     folder = Path(given)
     if folder.is_file():
         hint = f"{given}:FUNCTION names a function in it" if folder.suffix == ".py" else "no folder"
@@ -311,14 +261,6 @@ def find(given: str, options: Options) -> Source:
         more = f"; these folders in it do: {', '.join(inside)}" if inside else ""
         raise Refused(f"{given} holds no {records.RECORDS}{more}.")
     return OfRecord(folder, options.rank or 1, (options.workload or 1) - 1)
-
-
-def _python_file(path: str) -> Path:
-    if not Path(path).is_file():
-        raise Refused(f"there is no file {path}.")
-    if Path(path).suffix != ".py":
-        raise Refused(f"{path} is no Python file.")
-    return Path(path).resolve()
 
 
 def _ladder(given: str, options: Options) -> Ladder:

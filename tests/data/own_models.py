@@ -106,5 +106,13 @@ def no_tensors():
     return Picture(), (3,)
 
 
+def no_inputs():
+    return Picture(), ()
+
+
+def two_inputs():
+    return Layer(), torch.randn(2, 7, 32), torch.randn(2, 7, 32)
+
+
 def raises():
     raise ValueError("no weights")

@@ -26,22 +26,24 @@ def export_by_relax(module, target, path, linker):
         relax.build(module, target=target).export_library(path, cc=linker, options=["-s"])
 
 
-@wrong("deploy.1", "was never called")
+@wrong("deploy.1", "was never called", hint="where the name of the linker goes")
 def export_without_the_linker(module, target, path, linker):
     tvm.compile(module, target=target).export_library(path)
 
 
-@wrong("deploy.1", "the kernels were compiled for x86-64")
+@wrong("deploy.1", "the kernels were compiled for ")
 def export_without_the_target(module, target, path, linker):
     tvm.compile(module).export_library(path, cc=linker)
 
 
-@wrong("deploy.1", "there is no file model.so at `path`")
+@wrong(
+    "deploy.1", "there is no file model.so at `path`", hint="Which of its methods writes a library"
+)
 def export_nothing(module, target, path, linker):
     return tvm.compile(module, target=target)
 
 
-@wrong("deploy.1", "written was model.so.so")
+@wrong("deploy.1", "written was model.so.so", hint="`path` is the whole name")
 def export_with_another_ending(module, target, path, linker):
     tvm.compile(module, target=target).export_library(path + ".so", cc=linker)
 
@@ -70,18 +72,18 @@ def build_with_one_list_of_folders(compiler, source, program, headers, libraries
     )
 
 
-@wrong("deploy.2", "A -I is missing")
+@wrong("deploy.2", "A -I is missing", hint="`headers` has several folders")
 def build_without_headers(compiler, source, program, headers, libraries):
     return [compiler, "-std=c++17", source, "-o", program, *libraries]
 
 
-@wrong("deploy.2", "stand after the source file")
+@wrong("deploy.2", "stand after the source file", hint="The linker takes from a library")
 def build_with_libraries_first(compiler, source, program, headers, libraries):
     includes = [f"-I{one}" for one in headers]
     return [compiler, "-std=c++17", *libraries, *includes, source, "-o", program]
 
 
-@wrong("deploy.2", "-Wl,-rpath,folder keeps the folder")
+@wrong("deploy.2", "-Wl,-rpath,folder keeps the folder", hint="A folder, not a file")
 def build_without_a_path_for_the_start(compiler, source, program, headers, libraries):
     includes = [f"-I{one}" for one in headers]
     return [compiler, *includes, source, "-o", program, "-Wl,--no-as-needed", *libraries]
@@ -101,12 +103,12 @@ def build_without_a_name(compiler, source, program, headers, libraries):
     return [compiler, "-std=c++17", *includes, source, "-Wl,--no-as-needed", *libraries]
 
 
-@wrong("deploy.2", "expected a list")
+@wrong("deploy.2", "expected a list", hint="Begin with [compiler")
 def build_as_a_line(compiler, source, program, headers, libraries):
     return f"{compiler} {source} -o {program}"
 
 
-@wrong("deploy.2", "is one argument with a space in it")
+@wrong("deploy.2", "is one argument with a space in it", hint="in a list a comma does")
 def build_with_glued_arguments(compiler, source, program, headers, libraries):
     includes = [f"-I{one}" for one in headers]
     return [compiler, "-std=c++17", *includes, source, f"-o {program} -O2", *libraries]
@@ -134,13 +136,17 @@ def run_as_a_tuple(library, batches):
     return tuple(np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(one))) for one in batches)
 
 
-@wrong("deploy.3", "is of the package tvm, which is not here")
+@wrong(
+    "deploy.3",
+    "is of the package tvm, which is not here",
+    hint="which function of the library makes one",
+)
 def run_with_the_compiler(library, batches):
     machine = relax.VirtualMachine(tvm.runtime.load_module(library), tvm.cpu())
     return [machine["main"](tvm.runtime.tensor(one)).numpy() for one in batches]
 
 
-@wrong("deploy.3", "was not told where to run")
+@wrong("deploy.3", "was not told where to run", hint="It takes three numbers")
 def run_without_initialization(library, batches):
     machine = tvm_ffi.load_module(library)["vm_load_executable"]()
     return [np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(one))) for one in batches]
@@ -153,7 +159,7 @@ def run_and_return_tensors(library, batches):
     return [machine["main"](tvm_ffi.from_dlpack(one)) for one in batches]
 
 
-@wrong("deploy.3", "the library was loaded 3 times")
+@wrong("deploy.3", "the library was loaded 3 times", hint="the same for every batch")
 def run_and_load_each_time(library, batches):
     results = []
     for batch in batches:
@@ -163,14 +169,18 @@ def run_and_load_each_time(library, batches):
     return results
 
 
-@wrong("deploy.3", "3 batches were given, 1 results came back")
+@wrong(
+    "deploy.3",
+    "3 batches were given, 1 result came back",
+    hint="Which of your lines belong into a loop",
+)
 def run_the_first_only(library, batches):
     machine = tvm_ffi.load_module(library)["vm_load_executable"]()
     machine["vm_initialization"](1, 0, 2)
     return [np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(batches[0])))]
 
 
-@wrong("deploy.3", "main is not in the library itself")
+@wrong("deploy.3", "main is not in the library itself", hint="stand two calls")
 def run_main_of_the_library(library, batches):
     main = tvm_ffi.load_module(library)["main"]
     return [np.from_dlpack(main(tvm_ffi.from_dlpack(batch))) for batch in batches]
@@ -192,12 +202,12 @@ def board_with_features(cpu, cores):
     return Target({**entries, "mattr": ["+neon"], "device": "arm_cpu"})
 
 
-@wrong("deploy.4", "has no mtriple")
+@wrong("deploy.4", "has no mtriple", hint="Three triples stand above")
 def board_without_a_triple(cpu, cores):
     return Target({"kind": "llvm", "mcpu": cpu, "num-cores": cores})
 
 
-@wrong("deploy.4", "is not 64-bit ARM")
+@wrong("deploy.4", "is not 64-bit ARM", hint="Three triples stand above")
 def board_of_32_bits(cpu, cores):
     return Target(
         {"kind": "llvm", "mtriple": "arm-linux-gnueabihf", "mcpu": cpu, "num-cores": cores}
@@ -209,12 +219,19 @@ def board_of_any_kind(cpu, cores):
     return Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "num-cores": cores})
 
 
+@wrong("deploy.4", "and 4 cores, as for the computer before", hint="What differs from computer")
+def board_of_one_computer(cpu, cores):
+    return Target(
+        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72", "num-cores": 4}
+    )
+
+
 @wrong("deploy.4", "leaves num-cores out")
 def board_without_cores(cpu, cores):
     return Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": cpu})
 
 
-@wrong("deploy.4", "expected a tvm.target.Target")
+@wrong("deploy.4", "expected a tvm.target.Target", hint="makes one of such a dictionary")
 def board_as_a_dictionary(cpu, cores):
     return {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": cpu, "num-cores": cores}
 

@@ -24,6 +24,7 @@ lesson = load_lesson("deploy")
 
 SIZES = (40, 24, 6)  # of the input, between the layers, of the result
 PI = ("cortex-a72", 4)
+INTEL = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell", "num-cores": 4}
 
 
 def linker() -> str:
@@ -74,10 +75,21 @@ def script(path: Path, text: str) -> str:
         "executable = tvm.compile(module, target=target); executable.export_library(path, "
         "cc=linker)",
     ),
+    told={
+        "was never called": (
+            'In the line above the exercise, where does "clang++" stand? That is where the name of '
+            "the linker goes."
+        ),
+        "has returned, and there is no file": (
+            "What tvm.compile returns is in memory. Which of its methods writes a library?"
+        ),
+        "written was": "`path` is the whole name, its ending too: hand it on as it is.",
+    },
 )
 def export(body: Callable, trial: Trial) -> None:
     import tvm
     from tvm import relax
+    from tvm.target import Target
 
     given = weights(trial.rng)
     module = lesson.two_layers(given)
@@ -92,17 +104,21 @@ def export(body: Callable, trial: Trial) -> None:
         x = verify.random_array(trial.rng, rows, SIZES[0])
         got = machine["main"](tvm.runtime.tensor(x)).numpy()
         assert_right(got, x, given, f"the library's result for {rows} rows")
-    path, log = folder / "arm.so", folder / "arm_linked"
+    here_is = deployed.elf_machine(path)
+    path, log = folder / "other.so", folder / "other_linked"
     there = script(
-        folder / "arm_linker",
+        folder / "other_linker",
         f'touch {log}\nfor file in "$@"; do case $file in *.o) cat "$file" >> {path};; esac; done',
     )
-    trial.call(body, module, body_of("deploy.4")(*PI), str(path), there)
+    wanted, other = "AArch64", body_of("deploy.4")(*PI)
+    if here_is == wanted:
+        wanted, other = "x86-64", Target(INTEL)
+    trial.call(body, module, other, str(path), there)
     _assert_linked(path, log, there)
     kind = deployed.elf_machine(path)
-    if kind != "AArch64":
+    if kind != wanted:
         raise Wrong(
-            f"For a target with AArch64 processors the kernels were compiled for {kind}. "
+            f"For a target with {wanted} processors the kernels were compiled for {kind}. "
             "tvm.compile takes this machine unless it is told `target=`."
         )
 
@@ -134,6 +150,24 @@ def _assert_linked(path: Path, log: Path, program: str) -> None:
         '"-std=c++17", *[f"-I{one}" for one in headers], source, "-o", program, '
         '"-Wl,--no-as-needed", *libraries, *rpaths]',
     ),
+    told={
+        "A -I is missing": (
+            "`headers` has several folders. Each is an argument: -I and the folder in one word."
+        ),
+        "stand after the source file": (
+            "The linker takes from a library what the files before it lack. Where in your list "
+            "does `source` stand, and where do `libraries`?"
+        ),
+        "is forgotten when the program starts": (
+            "A folder, not a file, stands after -Wl,-rpath, and each of the two libraries has its "
+            "own: Path(library).parent."
+        ),
+        "expected a list": (
+            "Begin with [compiler, and put a name with a star, as *libraries, where the elements "
+            "of another list belong."
+        ),
+        "with a space in it": "In a shell a space parts two arguments, in a list a comma does.",
+    },
 )
 def build_command(body: Callable, trial: Trial) -> None:
     given, library = exported(trial)
@@ -227,6 +261,27 @@ def _of_program(told: str) -> str:
         'machine["vm_initialization"](1, 0, 2); then '
         'np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(batch))) for each batch',
     ),
+    told={
+        "is of the package tvm": (
+            "tvm_ffi.load_module loads the library too, and the virtual machine comes out of it: "
+            "which function of the library makes one?"
+        ),
+        "was not told where to run": (
+            "It takes three numbers: the kind of device, which of that kind, and how to allocate. "
+            "deployment/run_model.cc has them."
+        ),
+        "main is not in the library itself": (
+            "Between loading and the first batch stand two calls: one makes the machine, one tells "
+            "it where to run."
+        ),
+        "the library was loaded": (
+            "Which lines in your loop are the same for every batch? They belong before it."
+        ),
+        "batches were given": (
+            "main takes one batch and returns one result. Which of your lines belong into a loop "
+            "over `batches`?"
+        ),
+    },
 )
 def run_library(body: Callable, trial: Trial) -> None:
     given, library = exported(trial)
@@ -248,7 +303,10 @@ def run_library(body: Callable, trial: Trial) -> None:
             "(np.from_dlpack makes one of a tensor)."
         )
     if len(done.results) != len(batches):
-        raise Wrong(f"{len(batches)} batches were given, {len(done.results)} results came back.")
+        came = len(done.results)
+        raise Wrong(
+            f"{len(batches)} batches were given, {came} result{'s' if came != 1 else ''} came back."
+        )
     for x, got in zip(batches, done.results, strict=True):
         assert_right(got, x, given, f"the result for a batch of {len(x)}")
     if done.loaded > 1:
@@ -290,6 +348,16 @@ def _in_words(raised: str) -> str:
         'of 64-bit ARM Linux is "aarch64-linux-gnu".',
         'Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": cpu, "num-cores": cores})',
     ),
+    told={
+        "has no mtriple|is not 64-bit ARM|does not name Linux": (
+            "Three triples stand above the exercise. Which of them is of 64-bit ARM, and of Linux?"
+        ),
+        "those that it is given": (
+            "What differs from computer to computer is an argument of `board`. Which of your "
+            "entries are the same in every call?"
+        ),
+        "expected a tvm.target.Target": "`Target` makes one of such a dictionary; return that.",
+    },
 )
 def board(body: Callable, trial: Trial) -> None:
     from tvm.target import Target
@@ -309,14 +377,22 @@ def board(body: Callable, trial: Trial) -> None:
             raise Wrong(f'{call} has the triple "{triple}", which is not 64-bit ARM.')
         if "linux" not in triple:
             raise Wrong(f'The triple "{triple}" does not name Linux.')
-        if (named := str(attributes.get("mcpu", ""))) != cpu:
-            told = f'names the processor "{named}"' if named else "names no processor"
+        if "mcpu" not in attributes:
             raise Wrong(
-                f"{call} {told}, so LLVM uses what every one of its kind has: mcpu is to be "
-                f'"{cpu}".'
+                f"{call} names no processor, so LLVM uses what every one of its kind has: mcpu is "
+                f'to be "{cpu}".'
             )
-        if (count := attributes.get("num-cores")) is None or int(count) != cores:
-            told = "leaves num-cores out" if count is None else f"has num-cores {int(count)}"
-            raise Wrong(f"{call} {told}; expected {cores}. A search refuses a target without it.")
+        if "num-cores" not in attributes:
+            raise Wrong(
+                f"{call} leaves num-cores out; expected {cores}. A search refuses a target without "
+                "it."
+            )
+        named, count = str(attributes["mcpu"]), int(attributes["num-cores"])
+        if (named, count) != (cpu, cores):
+            fixed = ", as for the computer before" if named == PI[0] or count == PI[1] else ""
+            raise Wrong(
+                f'{call} names the processor "{named}" and {count} cores{fixed}; expected those '
+                "that it is given."
+            )
         if "fmul" not in lesson.assembly(target):
             raise Wrong(f"What {call} generates is no AArch64 code.")

@@ -7,15 +7,17 @@ All of it runs in a worker process, which loads the learner's file.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import re
-import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tvm_practice.common import own_function
+from tvm_practice.common.own_function import OwnFunction, Refused
+from tvm_practice.common.verify import a_or_an
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 # their own.
 TIMES_AS_FAR = 32
 NEVER_BELOW = 1e-5  # of the largest element
-
-
-class Refused(Exception):
-    """A model cannot be taken; the message is a sentence that says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _deploy(given: str, path: Path, seed: int) -> Deployed:
     from tvm_practice.common.stage import short_reason
     from tvm_practice.common.target import cpu_target
 
-    model, inputs = load(given)
+    model, inputs = load(own_function.named(given))
     _run(model, inputs)
     program = _exported(model, inputs)
     module = _imported(program)
@@ -85,63 +83,28 @@ def _deploy(given: str, path: Path, seed: int) -> Deployed:
     )
 
 
-# -------------------------------------------------------------------------------- FILE:FUNCTION
-
-
-def load(given: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-    """The model, in evaluation mode, and the example inputs that FILE:FUNCTION returns."""
+def load(own: OwnFunction) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """The model, in evaluation mode, and the example inputs that a learner's function returns."""
     import torch
 
-    file, _, name = given.rpartition(":")
-    path = Path(file)
-    if not file or not name.isidentifier():
-        raise Refused(f"--model {given}: give a file and a function in it, as in my_model.py:make.")
-    if not path.is_file():
-        raise Refused(f"--model {given}: there is no file {file}.")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise Refused(f"--model {given}: {file} is no Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module  # as for any import: a class looks for its module there
-    sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
-    try:
-        specification.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise Refused(f"{file} cannot be loaded: {_at(error, path)}{_said(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise Refused(f"{file} has no function {name}.")
-    try:
-        returned = function()
-    except (Exception, SystemExit) as error:
-        raise Refused(f"{name}() raised {_at(error, path)}{_said(error)}") from error
-    wanted = f"{name}() is to return a torch.nn.Module and a tuple of example inputs (tensors)"
+    returned = own_function.result_of(own)
+    expected = "expected a torch.nn.Module and a tuple of example inputs, which are tensors"
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise Refused(f"{wanted}; it returned {_kind(returned)}.")
+        several = f" of {len(returned)}" if isinstance(returned, tuple) else ""
+        raise Refused(f"{own} returned {a_or_an(returned)}{several}; {expected}.")
     model, inputs = returned
     if not isinstance(model, torch.nn.Module):
-        raise Refused(f"{wanted}; the first is {_kind(model)}.")
+        raise Refused(f"{own} returned {a_or_an(model)} as its model; {expected}.")
     if isinstance(inputs, torch.Tensor):
         inputs = (inputs,)
-    other = next((one for one in inputs if not isinstance(one, torch.Tensor)), None)
-    if not isinstance(inputs, tuple | list) or other is not None or not inputs:
-        raise Refused(f"{wanted}; among the inputs is {_kind(other if inputs else inputs)}.")
+    if not isinstance(inputs, tuple | list):
+        raise Refused(f"{own} returned {a_or_an(inputs)} as example inputs; {expected}.")
+    if not inputs:
+        raise Refused(f"{own} returned no example inputs; {expected}.")
+    for number, one in enumerate(inputs, 1):
+        if not isinstance(one, torch.Tensor):
+            raise Refused(f"{own} returned {a_or_an(one)} as example input {number}; {expected}.")
     return model.eval(), tuple(inputs)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return "None" if value is None else f"an object of type {type(value).__name__}"
-
-
-def _at(error: BaseException, path: Path) -> str:
-    """Where in the learner's file an exception comes from, as "line 7, `code`: "."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"line {error.lineno}, `{(error.text or '').strip()}`: "
-    file = str(path)
-    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
-    return f"line {lines[-1].lineno}, `{lines[-1].line}`: " if lines else ""
 
 
 def _said(error: BaseException) -> str:

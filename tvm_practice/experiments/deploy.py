@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvm_practice.common import answers, deployed, exercise, own_model, show
+from tvm_practice.common.own_function import Refused
 from tvm_practice.common.timing import Candidate, Comparison, Runnable
 
 EXERCISES = tuple(f"deploy.{number}" for number in range(1, 5))
@@ -230,16 +231,28 @@ def _key_question(session, measured: Comparison, width: dict[str, int]) -> None:
 # ------------------------------------------------------------------------------ a model of your own
 
 
+def _writable(folder: Path) -> Path:
+    """A folder, made if need be; refused now if nothing could be written into it later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Refused(
+            f"no library can be written into {answers.shown(folder)}: {error.strerror}."
+        ) from None
+    return folder
+
+
 def _own_model(session) -> None:
     """Import, compile, export and compare the model that --model names."""
     given = session.options.model
     name = given.rpartition(":")[2]
-    path = session.records / f"{name}.so"
+    path = _writable(session.records) / f"{name}.so"
     show.heading(f"A model of your own: {given}")
     with show.waiting("importing, compiling and comparing ..."):
         why, done = session.call(own_model.deploy, given, path, session.seed, seconds=900)
     if done is None:
-        raise own_model.Refused(why)
+        raise Refused(why)
     show.table(
         ("", ""),
         [
