@@ -34,6 +34,37 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+# ------------------------------------------------------------------------------------------- Ctrl-C
+
+CTRL_C = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("loading", "command"),
+    [
+        ("tomllib", ["tvm_practice", "list"]),
+        ("click", ["tvm_practice", "list"]),
+        ("tomllib", ["tvm_practice.te_basics"]),
+        ("numpy", ["tvm_practice.te_basics"]),
+        ("psutil", ["tvm_practice", "doctor"]),
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_is_told_in_a_line(learner, loading, command) -> None:
+    (learner.folder / f"{loading}.py").write_text(CTRL_C)
+    done = learner.python("-m", *command)
+    assert (done.returncode, done.stderr.strip()) == (130, "Interrupted."), done.stderr
+
+
+def test_whoever_imports_the_package_keeps_their_own_interrupt(learner) -> None:
+    done = learner.python("-c", f"import tvm_practice\n{CTRL_C}")
+    assert "Interrupted." not in done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+
+
 # -------------------------------------------------------------------------------- list and progress
 
 
@@ -203,13 +234,18 @@ def test_after_a_wrong_run_the_first_hint_is_for_what_it_found(learner) -> None:
     assert "last run" not in hint("--again"), "it was not shown yet"
     told = hint()
     assert "For what the last run found: The docstring ends with the tensors" in told
-    assert "1 Look at row_sum" in told and " 2 " not in told, "no tier more for it"
-    assert hint("--again") == told
+    assert "Look at row_sum" not in told, "what was shown before is not asked for"
+    again = hint("--again")
+    assert "The docstring ends" in again and "1 Look at row_sum" in again and " 2 " not in again
     assert " 2 " in hint()
-    assert (
-        "The docstring ends with the tensors"
-        in learner.python("-m", "tvm_practice.te_basics", "--hint", "1.1").stdout
-    )
+    assert " 3 " in hint()
+    learner.body("te_basics", "1.1", "    return sum(M, axis=N)")
+    assert learner.types("run", "1.1").returncode == 1
+    told = hint()
+    assert "row_sum above reduces too" in told and "Look at row_sum" not in told
+    assert "hint 1.1 --again shows the hints before it too" in told
+    by_lesson = learner.python("-m", "tvm_practice.te_basics", "--hint", "1.1").stdout
+    assert "row_sum above reduces too" in by_lesson
 
 
 def test_a_hint_for_what_the_last_run_found_goes_with_the_text(learner) -> None:

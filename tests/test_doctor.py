@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -474,3 +475,19 @@ def test_in_a_narrow_terminal_it_is_a_table_in_full(tmp_path: Path) -> None:
     assert "┃ check" in shown and "60 columns" in shown
     assert max(map(len, shown[shown.index("┏") :].splitlines())) <= 60
     assert "Worth a look: " in shown and '"abc"' in shown
+
+
+def test_an_interrupted_doctor_says_so() -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "tvm_practice", "doctor"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert "load:" in started.stdout.readline()
+    os.killpg(started.pid, signal.SIGINT)
+    _, told = started.communicate(timeout=30)
+    assert (started.returncode, told.strip()) == (130, "Interrupted.")

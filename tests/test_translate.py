@@ -102,6 +102,20 @@ def test_of_a_row_about_several_names_the_line_of_the_one_that_is_meant() -> Non
     assert found.lines == ("te.reduce_axis",)
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ('tvm.context("llvm", 0)', "tvm.cpu(0)"),
+        ('tvm.context("cuda", 1)', "tvm.cuda(0)"),
+        ("tvm.context(name, 0)", 'tvm.device("cpu", 0)'),
+        ("tvm.gpu(0)", "tvm.cuda(0)"),
+    ],
+)
+def test_a_context_is_the_device_that_it_names(given: str, line: str) -> None:
+    (found,) = translate(f"import tvm\n{given}")[0]
+    assert found.lines == (line,)
+
+
 def test_a_target_string_is_written_as_a_dictionary() -> None:
     (found,) = translate('t = "llvm -mcpu=native -mattr=+avx2,+fma -num-cores 4 --system-lib"')[0]
     assert found.lines == (
@@ -129,6 +143,15 @@ def test_the_command_as_a_person_gives_it() -> None:
     assert done.returncode == 1, done.stderr
     assert re.search(r"autotvm\.template +ms\.space_generator\.ScheduleFn", done.stdout)
     assert "from tvm.s_tir import meta_schedule as ms" in done.stdout
+
+
+def test_in_a_pipe_no_line_of_code_is_folded(tmp_path) -> None:
+    long = "llvm -mcpu=skylake-avx512 -mattr=+avx512f,+avx512bw,+avx512vl -num-cores=16"
+    file = tmp_path / "long.py"
+    file.write_text(f'import tvm\ntarget = "{long}"\n')
+    done = run(str(file))
+    assert f'"{long}"' in done.output
+    assert '"mattr": ["+avx512f", "+avx512bw", "+avx512vl"], "num-cores": 16})' in done.output
 
 
 def test_json() -> None:

@@ -185,6 +185,16 @@ def test_a_folder_that_is_read_only_costs_only_the_memory_of_it(read_only) -> No
     assert (done.returncode, done.stderr) == (0, "")
     done = gives("hint", "1.2")
     assert done.returncode == 0 and "not remembered" in done.stderr
+    done = gives("report")
+    assert done.returncode == 2 and "--out FILE writes to another place" in done.stderr
+    done = read_only.python(
+        *("-m", "tvm_practice.labs.deploy", "--model", "mine.py:make"),
+        preexec_fn=_without_the_rights_of_root,
+        env={"HOME": "/nonexistent"},
+    )
+    told = "no library can be written into records/deploy: Permission denied."
+    assert (done.returncode, done.stderr) == (2, f"tvm_practice: {told}\n")
+    assert "Traceback" not in done.stdout
     before = read_only.file("te_basics").read_bytes()
     done = gives("reset", "1.1")
     assert done.returncode == 2

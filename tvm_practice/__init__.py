@@ -1,6 +1,8 @@
 """TVM Practice: a hands-on course in machine-learning compilers, on Apache TVM.
 
-This file runs before anything else of the package, and does two things that cannot wait.
+This file runs before anything else of the package, and does three things that cannot wait.
+
+It sees to it that Ctrl-C is told in a line also while the rest is loaded.
 
 It sets the thread count, which TVM, NumPy and torch each read once, when they are loaded.
 
@@ -13,6 +15,7 @@ process: `main` has it graded in processes of their own.
 import sys
 from pathlib import Path
 
+from tvm_practice.common import interrupted  # noqa: F401 - first: for while the others are loaded
 from tvm_practice.common.exercise import LESSONS, lesson_module, lesson_path
 from tvm_practice.common.target import set_thread_environment
 

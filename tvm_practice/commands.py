@@ -405,9 +405,9 @@ def _can_show(text: str) -> bool:
 @click.option("--more", is_flag=True, expose_value=False, help="One tier more, as without it.")
 @click.option("--again", is_flag=True, help="The hints that were shown already, and no more.")
 def hint(what: Exercise | str, again: bool) -> int:
-    """A hint for an exercise: after a wrong run, first the one for what that run found; then a
-    nudge, what to call, nearly the code, one tier more each time it is asked. Without ID: for the
-    first exercise that is not solved.
+    """A hint for an exercise: after a wrong run, first the one for what that run found, and it
+    alone; then a nudge, what to call, nearly the code, one tier more each time it is asked. Without
+    ID: for the first exercise that is not solved.
 
     \b
     Examples:
@@ -422,16 +422,18 @@ def hint(what: Exercise | str, again: bool) -> int:
     record = known_so_far.of(known.id)
     text = answers.texts_if_there(known.lesson).get(known.id)
     advice = known_so_far.advice(known.id, text)
-    fresh = bool(advice) and not record.advised  # the last run found something else
+    fresh = bool(advice) and not record.advised and not again  # the last run found something new
     if again and not (record.hints or (advice and record.advised)):
         raise Refused(f"no hint for {known.id} was shown yet; `{typed(f'hint {known.id}')}` does.")
     tier = record.hints if again or fresh else min(record.hints + 1, HINTS)
     with show.waiting("looking it up ..."):
         hints = hints_of(known.id)
     show.heading(f"{known.id}  {known.title}")
-    show.hints(hints[:tier], "" if again and fresh else advice)
+    show.hints([] if fresh else hints[:tier], advice if fresh or record.advised else "")
     trouble = "" if again else progress.hinted(known.id, tier, advised=bool(advice))
-    if tier < len(hints):
+    if fresh and tier == len(hints):
+        show.line(f"({typed(f'hint {known.id} --again')} shows the hints before it too)", "dim")
+    elif tier < len(hints):
         show.line(f"({typed(f'hint {known.id}')} once more for the next tier)", "dim")
     else:
         show.line(f"(that is the last; {typed(f'solution {known.id}')} shows the reference)", "dim")

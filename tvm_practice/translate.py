@@ -38,6 +38,7 @@ DISTINCT = {
     **dict.fromkeys(("apply_best", "print_best", "compute_dag"), "task"),
     **dict.fromkeys(("set_input", "get_output"), "m"),
 }
+LONGEST = 10_000  # characters of a row in a pipe
 PACKAGES = ("tvm", "topi", "nnvm", "vta")  # that a script imports who uses an old TVM or today's
 STAGE = {
     *("tile", "vectorize", "parallel", "unroll", "bind", "tensorize", "pragma", "reorder", "fuse"),
@@ -524,9 +525,12 @@ def _show(file: Path, found: list[Found], why: str) -> None:
     if not found:
         show.line(f"{file}: nothing in it is of an older TVM.")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+    # A terminal's columns share its width. In a pipe nothing is folded, as nowhere in the course:
+    # code that breaks in the middle cannot be searched for or copied.
+    shares, width = ((3, 3, 5), None) if show.console.is_terminal else ((None, None, 1), LONGEST)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True, width=width)
     table.add_column("line", justify="right")
-    for name, share in (("in the script", 3), ("today", 3), ("write", 5)):
+    for name, share in zip(("in the script", "today", "write"), shares, strict=True):
         table.add_column(name, overflow="fold", ratio=share)
     told: list[Row | None] = []  # a remark is made once
     for one in found:
@@ -538,7 +542,7 @@ def _show(file: Path, found: list[Found], why: str) -> None:
             written.append("the table has no successor for it", style="dim")
         told.append(one.row)
         table.add_row(str(one.number), Text(one.text), Text(_today(one)), written)
-    show.console.print(table)
+    show.console.print(table, crop=False)
     rows = len({one.number for one in found})
     show.line(f"\n{len(found)} old names in {rows} lines of {file}. The lines of today need")
     show.code("\n".join(old_names.imports(line for one in found for line in one.lines)))

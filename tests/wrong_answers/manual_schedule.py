@@ -1,5 +1,6 @@
 """Answers to phase 2: mistakes made in first schedules, and right answers unlike the reference."""
 
+from tvm import te
 from tvm.s_tir import Schedule
 
 from tests.wrong_answers import right, wrong
@@ -39,12 +40,28 @@ def tile_with_two_reorders(sch, rows, columns):
     sch.reorder(ii, ji)
 
 
-@right("2.1")
+@wrong("2.1", "jo stands outside of io", hint="Say of each loop what")
 def tile_down_the_columns_of_tiles(sch, rows, columns):
     i, j, k = loops(sch)
     io, ii = sch.split(i, [None, rows])
     jo, ji = sch.split(j, [None, columns])
     sch.reorder(jo, io, k, ii, ji)
+
+
+@wrong(
+    "2.1", "`te.create_schedule` is of an older TVM, removed in 0.20; `sch` is the schedule already"
+)
+def tile_a_schedule_of_its_own(sch, rows, columns):
+    s = te.create_schedule(sch)
+    s[sch].tile(rows, columns)
+
+
+@wrong("2.1", "3 names on the left, and on the right 4 loops: i_0, i_1, j, k")
+def tile_with_too_few_names(sch, rows, columns):
+    i, _, _ = loops(sch)
+    sch.split(i, [None, rows])
+    io, j, k = sch.get_loops(sch.get_sblock("C"))
+    sch.reorder(io, k, j)
 
 
 @wrong("2.1", "Are the factors swapped?", hint="After `x, y = sch.split(i")
@@ -1024,7 +1041,29 @@ def bind_blocks_alone(sch, threads, each):
     bind_as(sch, threads, each, axes=("blockIdx.y", "blockIdx.x", None, None))
 
 
-@wrong("2.6", "inside of k (also where they are only 1 x 1)", hint="Each thread keeps its")
+@wrong("2.6", "i is split in two, which block and which thread", hint="How many numbers does the")
+def bind_without_elements(sch, threads, each):
+    i, j, k = loops(sch)
+    by, ty = sch.split(i, [None, threads[0]])
+    bx, tx = sch.split(j, [None, threads[1]])
+    sch.reorder(by, bx, ty, tx, k)
+    for loop, axis in zip((by, bx, ty, tx), AXES, strict=True):
+        sch.bind(loop, axis)
+
+
+@wrong("2.6", "2 names on the left, and sch.split makes 3 loops, one for each place in its list")
+def bind_with_too_few_names(sch, threads, each):
+    i, _, _ = loops(sch)
+    by, ty = sch.split(i, [None, threads[0], each[0]])
+    sch.reorder(by, ty)
+
+
+@wrong("2.6", "as the splits left them", hint="Name your loops in the order")
+def bind_without_reorder(sch, threads, each):
+    bind_as(sch, threads, each, order=(0, 2, 5, 1, 3, 6, 4))
+
+
+@wrong("2.6", "a thread's own rows and columns yi, xi, inside of k", hint="Each thread keeps its")
 def bind_with_k_innermost(sch, threads, each):
     bind_as(sch, threads, each, order=(0, 1, 2, 3, 5, 6, 4))
 
@@ -1157,7 +1196,7 @@ def share_in_registers(sch, depth, width):
     share_but(sch, depth, width, scope="local", unit_loops=True)
 
 
-@wrong("2.7", 'is in "global" memory; expected "shared"', hint="What all of a block read")
+@wrong("2.7", 'to read the copy takes as long; expected "shared"', hint="What all of a block read")
 def share_in_global_memory(sch, depth, width):
     share_but(sch, depth, width, scope="global", unit_loops=True)
 
@@ -1257,6 +1296,11 @@ def share_one_element_at_a_time(sch, depth, width):
 def share_without_pieces(sch, depth, width):
     for number in (0, 1):
         sch.compute_at(sch.cache_read(sch.get_sblock("C"), number, "shared"), loops(sch)[3])
+
+
+@wrong("2.7", "The two axes are exchanged", hint="The elements of a piece")
+def share_with_exchanged_axes(sch, depth, width):
+    share_but(sch, depth, width, axes=("threadIdx.x", "threadIdx.y"))
 
 
 @wrong("2.7", "but the block has", hint="The elements of a piece")

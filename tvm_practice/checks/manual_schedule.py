@@ -171,7 +171,7 @@ def shape_of(block: Block, inner: int) -> list[tuple]:
         **UNCHANGED,
         (
             "with k innermost|with k outermost|k should be the third|k lies inside|"
-            "innermost runs down|as the splits left them"
+            "innermost runs down|jo stands outside|as the splits left them"
         ): (
             "Say of each loop what it chooses: which tile (io, jo), which k, where in the tile "
             "(ii, ji). sch.reorder takes them in just that order."
@@ -241,7 +241,7 @@ def tile(body: Callable, trial: Trial) -> None:
 
 
 def _assert_tile_loops(block: Block) -> None:
-    """Five loops, of i, j, k, i, j in this order (or j, i, ...)."""
+    """Five loops, of i, j, k, i, j in this order."""
     now = f"The loops are now {block.order()}"
     if fused := [
         loop.name for loop, feeds in zip(block.loops, block.feeds, strict=True) if "," in feeds
@@ -289,6 +289,12 @@ def _assert_tile_loops(block: Block) -> None:
         raise Wrong(
             f"{now}: k should be the third, inside of io and jo (which tile) and outside of ii and"
             " ji (where in the tile)."
+        )
+    if feeds[:2] == ("j", "i"):
+        raise Wrong(
+            f"{now}: jo stands outside of io, so one tile follows the other down a column of them."
+            " The result would be right, but the next steps take the outermost loop for io, the"
+            " rows of tiles, and share it out. Expected io, jo, k, ii, ji."
         )
 
 
@@ -940,6 +946,14 @@ def assert_multiplies_on_gpu(sch, trial: Trial, size: Size) -> Simulated:
             "A split makes three names, from the outside to the inside. Which of yours counts the "
             "tiles, and to which axis is it bound?"
         ),
+        "third part is missing": (
+            "The extents of the two inner parts are given: one in `threads`, one in `each`. How "
+            "many numbers does the list of your split have?"
+        ),
+        "as the splits left them": (
+            "Name your loops in the order of the question: which block, which thread, which k, "
+            "which of its elements. sch.reorder takes them so."
+        ),
         "inside of k": (
             "Each thread keeps its elements while k runs. So on which side of k do its own two "
             "loops stand?"
@@ -1025,10 +1039,21 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             f"A block has {extents[0]} x {extents[1]} threads; expected {threads[0]} along i and "
             f"{threads[1]} along j. The list of sch.split goes from the outer extent to the inner."
         )
+    for axis, number, whose in (("i", each[0], "rows"), ("j", each[1], "columns")):
+        if block.feeds.count(axis) == 2:
+            raise Wrong(
+                f"{now}: {axis} is split in two, which block and which thread. The third part is "
+                f"missing, the thread's own {whose}, {number} here: it is to be there also where "
+                "it has a single iteration."
+            )
+    if block.feeds == ("i", "i", "i", "j", "j", "j", "k"):
+        raise Wrong(
+            f"{now}, as the splits left them. Now put them in order: by, bx, ty, tx, k, yi, xi."
+        )
     if block.feeds != ("i", "j", "i", "j", "k", "i", "j"):
         raise Wrong(
             f"{now}; expected seven: by, bx, ty, tx, then k, then a thread's own rows and columns "
-            "yi, xi, inside of k (also where they are only 1 x 1)."
+            "yi, xi, inside of k."
         )
     own = tuple(loop.extent for loop in block.loops[5:])
     if own != each:
@@ -1073,7 +1098,7 @@ def _assert_bound(block: Block, threads: Tile, each: Tile) -> None:
             "A piece is `depth` values of k. Which loop is entered once for each piece, and is "
             "there such a loop yet?"
         ),
-        "bound to no thread|not bound to threadIdx|but the block has": (
+        "bound to no thread|not bound to threadIdx|but the block has|axes are exchanged": (
             "The elements of a piece are shared out among all threads of the block, just these. "
             "Which two axes do they have, and with which extents?"
         ),
@@ -1113,8 +1138,7 @@ def _slip_before_fuse(nest: LoopNest) -> str:
     name, copy = list(copies.items())[-1]  # the one that is being moved
     if copy.scope != "shared":
         return (
-            f'{name} is in "{copy.scope or "global"}" memory. There each thread would copy what it '
-            "alone reads, a single row or column of the piece. The copy of what all threads of the "
+            f"{_in_another_scope(name, name[0], copy.scope)}. The copy of what all threads of the "
             f'block read is made by cache_read(block, {"AB".index(name[0])}, "shared").'
         )
     inside = [n for n in pieces if block.loops[n] in copy.loops]
@@ -1131,6 +1155,16 @@ def _slip_before_fuse(nest: LoopNest) -> str:
             f"{block.loops[pieces[0]].name}, once for every piece."
         )
     return ""
+
+
+def _in_another_scope(copy: str, array: str, scope: str) -> str:
+    """Where a copy is that should be shared, and what is wrong with that place."""
+    where = f'{copy} is in "{scope or "global"}" memory'
+    if scope == "local":
+        return f"{where}, of which each thread has its own: nothing is shared"
+    if scope in ("", "global"):
+        return f"{where}, where {array} lies already: to read the copy takes as long"
+    return where
 
 
 def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
@@ -1159,15 +1193,8 @@ def _assert_pieces(block: Block, before: LoopNest, after: LoopNest) -> None:
                 "B (number 1) are to be copied."
             )
         if "shared" not in scopes.values() or scopes.get(f"{name}_shared") != "shared":
-            told = scopes[copies[0]] or "global"
-            raise Wrong(
-                f'The copy of {name} is in "{told}" memory'
-                + (
-                    ", of which each thread has its own: nothing is shared."
-                    if told == "local"
-                    else '; expected "shared".'
-                )
-            )
+            told = _in_another_scope(f"The copy of {name}", name, scopes[copies[0]])
+            raise Wrong(f'{told}; expected "shared".')
 
 
 def _copy(nest: LoopNest, name: str) -> Block | None:
@@ -1205,7 +1232,15 @@ def _assert_fetched_together(nest: LoopNest, name: str, block: Block, threads: T
             f"The loops that fill {name}_shared are not bound to {' and '.join(sorted(missing))}: "
             "threads that differ only there all copy the same elements."
         )
-    if (bound["threadIdx.y"], bound["threadIdx.x"]) != threads:
+    counted = (bound["threadIdx.y"], bound["threadIdx.x"])
+    kinds = [loop.kind for loop in own]
+    if counted == threads[::-1] and kinds.index("threadIdx.x") < kinds.index("threadIdx.y"):
+        raise Wrong(
+            f"In the loops that copy {name}, the one with {threads[0]} iterations, for the rows of "
+            f"threads, is bound to threadIdx.x, and the one with {threads[1]}, for the columns, to "
+            "threadIdx.y. The two axes are exchanged."
+        )
+    if counted != threads:
         raise Wrong(
             f"{name}_shared is filled by {bound['threadIdx.y']} x {bound['threadIdx.x']} threads, "
             f"but the block has {threads[0]} x {threads[1]}: a thread axis has one extent in a "

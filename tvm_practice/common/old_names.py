@@ -372,7 +372,7 @@ def about(error: BaseException) -> str | None:
         key = _more_of(key, lines)
         words = frozenset(re.findall(r"[\w.]+", " ".join(lines)))
         if row := find(Spelling(key, words)):
-            return _sentence(f"`{_shown(key)}`", row, key)
+            return _sentence(f"`{_shown(key)}`", row, key, schedule=_schedule_in(error))
     if isinstance(error, AssertionError) and not text:
         text = _line(error)
     said = [
@@ -386,7 +386,7 @@ def about(error: BaseException) -> str | None:
     row = rows()[min(said)[1]]  # what TVM says first is the most special
     name = spans(row.old)[0]
     key = next((one.key for one in spellings(name)), "")
-    return _sentence(f"This, like `{name}`,", row, key)
+    return _sentence(f"This, like `{name}`,", row, key, schedule=_schedule_in(error))
 
 
 def _more_of(key: str, lines: list[str]) -> str:
@@ -429,6 +429,16 @@ def _line(error: BaseException) -> str:
     return frames[-1].line or "" if frames else ""
 
 
+def _schedule_in(error: BaseException) -> str:
+    """The argument of a function on the way that holds a schedule; "" if there is none."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        for name in code.co_varnames[: code.co_argcount]:
+            if name != "self" and type(frame.f_locals.get(name)).__name__ == "Schedule":
+                return name
+    return ""
+
+
 def _uses(error: NameError, name: str) -> Iterator[str]:
     """What a line does with a name that nothing was assigned to: pasted from an old script,
     `s[C].tile` is about tile, whatever `s` was."""
@@ -459,10 +469,13 @@ def _parses(code: str) -> bool:
     return True
 
 
-def _sentence(name: str, row: Row, key: str, line: str = "") -> str:
-    """What a tutor would say of an old name; line: a better one than the row's, if there is."""
+def _sentence(name: str, row: Row, key: str, line: str = "", schedule: str = "") -> str:
+    """What a tutor would say of an old name; line: a better one than the row's, if there is.
+    schedule: the one that the learner was given, if there is, so that none has to be made."""
     version = version_of(key)
     gone = f", removed in {version}" if version else ""
+    if schedule and "s" in row.makes:
+        return f"{name} is of an older TVM{gone}; `{schedule}` is the schedule already."
     remark = row.remark
     if row.new == "none":
         return f"{name} is of an older TVM{gone}, and nothing took its place" + (

@@ -2,14 +2,15 @@
 
 A ScheduleError prints the whole program, then a sentence for compiler engineers, about
 `tirx.For#0` and "some block iter". The names of loops and blocks are put back from the program, and
-the usual sentences are said again. Names of an older TVM are told by common/old_names.py.
+the usual sentences are said again. Names of an older TVM are told by common/old_names.py, and too
+few or too many names for what a call returned by common/unpacking.py.
 """
 
 from __future__ import annotations
 
 import re
 
-from tvm_practice.common import old_names
+from tvm_practice.common import old_names, unpacking
 
 _TYPES = {
     "LoopRV": "a loop",
@@ -308,7 +309,7 @@ _NUMPY = (
 
 def in_plain_words(error: Exception) -> str:
     """What an exception says; TVM's own words, shortened, where they are none of the usual ones."""
-    if told := old_names.about(error):
+    if told := old_names.about(error) or unpacking.about(error):
         return told
     text, blocks = str(error), ""
     if "Error message:" in text:

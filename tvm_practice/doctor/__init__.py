@@ -1,7 +1,7 @@
 """`doctor`: what this machine has and lacks for the course, each with its fix. It changes nothing.
 
 Exit status: 0 when nothing fails for the target that was asked for, 1 when something does, 2 when
-the command could not run.
+the command could not run, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict
 import click
 
 from tvm_practice.common import show, target
+from tvm_practice.common.status import INTERRUPTED
 from tvm_practice.doctor import probes
 from tvm_practice.doctor.finding import CHECKS, FAIL, OK, SKIPPED, WARN, Finding
 
@@ -69,7 +70,8 @@ def command(context: click.Context, wanted: str, as_json: bool) -> None:
                 if not as_json and not in_terminal:  # at once: some checks take seconds
                     _plain(one)
     except KeyboardInterrupt:
-        context.exit(130)
+        click.echo("\nInterrupted.", err=True)
+        context.exit(INTERRUPTED)
     failed = sum(one.state == FAIL for one in found)
     if as_json:
         click.echo(
