@@ -12,13 +12,15 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -112,8 +114,8 @@ class Fleet:
         os.killpg(self.processes[name].pid, signal)
 
     def address(self, name: str) -> str:
-        found = re.search(r"127\.0\.0\.1:\d+", (self.folder / f"{name}.log").read_text())
-        return found[0]
+        found = re.search(r"^device \S+ at (\S+)", (self.folder / f"{name}.log").read_text(), re.M)
+        return found[1]
 
     def wait_for(self, number: int) -> fleet.Devices:
         """Wait until so many devices are registered."""
@@ -127,6 +129,10 @@ class Fleet:
         wait_until(registered, f"{number} devices were not registered")
         machine = fleet.first_machine(self.tracker, self.key)
         return fleet.Devices(self.tracker, self.key, machine)
+
+    def wait_until_said(self, name: str, *parts: str) -> None:
+        log = self.folder / f"{name}.log"
+        wait_until(lambda: all(one in log.read_text() for one in parts), f"{name} did not say it")
 
     def wait_until_measuring(self, name: str) -> None:
         """Wait until a device has been in a session for longer than a session takes to start."""
@@ -220,6 +226,63 @@ def _measure_with_floor(folder: Path, devices: fleet.Devices):
     return measure(folder, devices, 10, floor_seconds=SLEEP / 10)
 
 
+def test_a_time_counts_when_another_device_comes_to_it_too(machines, tmp_path) -> None:
+    machines.start_device("one")
+    machines.start_device("two")
+    machines.start_liar("liar", "time / 10")
+    devices = machines.wait_for(3)
+    failures, events = call(_measure_patiently, tmp_path, devices, seconds=240)
+    assert failures == [None] * 6
+    assert all(seconds >= SLEEP for (seconds,) in recorded(tmp_path))
+    assert_accused(machines.address("liar"), events)
+
+
+def _measure_patiently(folder: Path, devices: fleet.Devices):
+    return measure(folder, devices, 6, run_seconds=60.0)
+
+
+def assert_accused(device: str, events: list[fleet.Event]) -> None:
+    assert {one.device for one in events} == {device}
+    assert {one.kind for one in events} - {fleet.LEFT_OUT} == {fleet.DISAGREED}
+
+
+def test_of_two_devices_the_one_that_is_too_fast_is_not_believed(machines, tmp_path) -> None:
+    machines.start_device("honest")
+    devices = machines.wait_for(1)
+    with Worker(_measure_in_three_parts, tmp_path, devices) as tuning:
+        tuning.answer(60)
+        machines.start_liar("liar", "time / 2")
+        machines.wait_for(2)
+        tuning.connection.send("the winner again")
+        (runs,), events = tuning.answer(120)
+        assert all(seconds >= SLEEP for seconds in runs)
+        assert_accused(machines.address("liar"), events)
+        tuning.connection.send("others")
+        tuning.answer(120)
+    assert len(recorded(tmp_path)) == 4
+    assert all(seconds >= SLEEP for (seconds,) in recorded(tmp_path))
+
+
+def _measure_in_three_parts(connection, folder: Path, devices: fleet.Devices) -> None:
+    program, events = fleet.sleeping_program(SLEEP), []
+    measure = fleet.Fleet(
+        records.open_database(folder, program),
+        program,
+        devices.machine.target(),
+        devices=devices,
+        happened=events.append,
+        run_seconds=60.0,
+    )
+    first, *others = fleet.variants(program, 4)
+    measure([first])
+    connection.send(("returned", None))
+    connection.recv()
+    connection.send(("returned", (measure.again([first], 1), events)))
+    connection.recv()
+    measure(others)
+    connection.send(("returned", None))
+
+
 def test_without_a_device_the_search_ends_with_a_sentence(machines, tmp_path) -> None:
     machines.start_device("one")
     devices = machines.wait_for(1)
@@ -262,17 +325,22 @@ def _measure_again(folder: Path, devices: fleet.Devices):
 # -------------------------------------------------------- faults of the tracker, and of the tuning
 
 
-def test_the_tracker_may_be_started_again(tmp_path) -> None:
+def test_the_tracker_may_come_later_and_be_started_again(tmp_path) -> None:
     with Fleet(tmp_path / "machines", "cpu", free_port()) as machines:
-        machines.start_tracker()
         machines.start_device("one")
+        machines.wait_until_said("one", "no tracker answers at", "asking again until one does")
+        machines.start_tracker()
         devices = machines.wait_for(1)
+        machines.wait_until_said("one", f"the tracker at {fleet.shown(machines.tracker)} answers")
         with Worker(_measured, (tmp_path, devices, 6), {}) as tuning:
             wait_until(lambda: len(recorded(tmp_path)) >= 1, "nothing was measured")
             machines.kill("tracker")
             time.sleep(1)
             machines.start_tracker()
             failures, events = tuning.answer(90)
+        for name, process in machines.processes.items():
+            machines.kill(name, signal.SIGINT)  # Ctrl-C
+            assert process.wait(20) == 130
     assert (failures, events) == ([None] * 6, [])
     assert len(recorded(tmp_path)) == 6
 
@@ -365,21 +433,61 @@ def test_the_tracker_says_what_it_has(machines) -> None:
     at = fleet.shown(machines.tracker)
     asked = subprocess.run([*command, at], capture_output=True, text=True)
     assert (asked.returncode, f"{machines.key}: 1\n" in asked.stdout) == (0, True)
-    asked = subprocess.run([*command, f"127.0.0.1:{free_port()}"], capture_output=True, text=True)
+    with pytest.raises(fleet.NoDevice, match=f"no device of key 'gpu', but of .*{machines.key!r}"):
+        fleet.first_machine(machines.tracker, "gpu")
+    with another_server() as port:
+        asked = subprocess.run([*command, f"127.0.0.1:{port}"], capture_output=True, text=True)
     assert asked.returncode == 2
-    assert "no tracker answers" in asked.stderr
+    assert "(it answers, but is no tracker); on that machine, `" in asked.stderr
+
+
+@contextmanager
+def another_server() -> Iterator[int]:
+    """A port at which something else than a tracker answers."""
+    with socketserver.TCPServer(("127.0.0.1", 0), _Greeter) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+class _Greeter(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.sendall(b"220 ready")
+        self.request.recv(1024)
 
 
 @pytest.mark.parametrize(
-    ("tracker", "sentence"),
+    ("command", "sentence"),
     [
-        ("127.0.0.1", "'127.0.0.1' is no address; give HOST:PORT"),
-        ("127.0.0.1:1", "no tracker answers at 127.0.0.1:1"),
+        (("tracker", "--host", "192.0.2.1"), "(Cannot assign requested address); --host takes an"),
+        (("device", "--tracker", "nobody.invalid:1"), "host 'nobody.invalid' cannot be found"),
+        (("device", "--tracker", "1:70000"), "'1:70000' is no address; give HOST:PORT"),
     ],
 )
-def test_a_tracker_that_is_not_there_is_told_at_once(tracker: str, sentence: str) -> None:
+def test_what_cannot_be_served_is_told_with_the_way_out(command, sentence) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tvm_practice.auto_tune", "--tracker", tracker],
+        [sys.executable, "-m", "tvm_practice.fleet", *command, "--trust-network"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--tracker", "127.0.0.1"), "'127.0.0.1' is no address; give HOST:PORT"),
+        (("--tracker", "127.0.0.1:1"), "no tracker answers at 127.0.0.1:1 (Connection refused)"),
+        (("--tracker", "nobody.invalid:1"), "no tracker answers at nobody.invalid:1 ("),
+        (("--key", "board"), "--key names devices of a tracker; give --tracker HOST:PORT"),
+        (("--tracker", "127.0.0.1:1", "--target", "cuda-sim"), "for phase 5 with --target cpu"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_told_at_once(given, sentence: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tvm_practice.auto_tune", *given],
         capture_output=True,
         text=True,
         cwd=ROOT,

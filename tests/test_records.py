@@ -161,6 +161,18 @@ DAMAGES = {
 }
 
 
+def test_what_is_damaged_in_the_output_itself_is_kept_beside_it(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", (1, HERE, [3e-3])), write(tmp_path / "b", (2, HERE, [2e-3]))
+    with (b / RECORDS).open("a") as file:
+        file.write("half a li")
+    before = (b / RECORDS).read_text()
+    done = command("merge", a, b, "-o", b / RECORDS)
+    assert done.exit_code == 0
+    assert "it is kept as database_tuning_record.json.damaged-1" in done.output
+    assert (b / f"{RECORDS}.damaged-1").read_text() == before
+    assert len(records.load(b).records) == 2
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_lines_are_named_and_left_out(damage: str, tmp_path: Path) -> None:
     a = write(tmp_path / "a", (1, HERE, [3e-3]), (2, HERE, [2e-3]), (4, HERE, [1e-3]))
@@ -176,9 +188,16 @@ def test_damaged_lines_are_named_and_left_out(damage: str, tmp_path: Path) -> No
 def test_what_cannot_be_done_is_told_in_a_sentence(tmp_path: Path) -> None:
     a = write(tmp_path / "a", (1, HERE, [3e-3]))
     nothing = tmp_path / "nothing"
-    refused = command("show", nothing)
-    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
-    assert str(nothing) in refused.output
+    nothing_yet = write(tmp_path / "nothing-yet")
+    for folder, sentence in (
+        (nothing, f"there is no {nothing}."),
+        (tmp_path, f"{tmp_path} is no folder of records"),
+        (nothing_yet, f"{nothing_yet} holds no record that can be used"),
+    ):
+        for name in ("show", "best"):
+            refused = command(name, folder)
+            assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+            assert sentence in refused.output
     there = write(tmp_path / "there", (2, HERE, [1e-3]))
     before = (there / RECORDS).read_text()
     refused = command("merge", a, "-o", there)
@@ -189,6 +208,23 @@ def test_what_cannot_be_done_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     failed = write(tmp_path / "failed", (1, HERE, [FAILED_SECONDS]))
     assert "every candidate failed" in command("best", failed).output
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("best",)])
+def test_output_that_nobody_takes_is_no_crash(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    a = write(tmp_path / "a", *((1, f"CPU one, 2 threads, host {n}", [1e-3]) for n in range(2000)))
+    python = f"exec {sys.executable} -m tvm_practice.records {' '.join(arguments)} {a}"
+    full = subprocess.run(["bash", "-c", f"{python} >/dev/full"], **CAPTURED)
+    assert (full.returncode, full.stderr) == (2, "tvm_practice: No space left on device.\n")
+    read = subprocess.run(["bash", "-c", f"set -o pipefail; ({python}) | head -1"], **CAPTURED)
+    assert (read.returncode, read.stderr) == (0, "")
+
+
+CAPTURED = {
+    "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+    "capture_output": True,
+    "text": True,
+}
 
 
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
@@ -202,12 +238,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         "from tvm_practice.records import command; command()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", limited, "merge", a, c, "-o", c],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([sys.executable, "-c", limited, "merge", a, c, "-o", c], **CAPTURED)
     assert done.returncode == 2, done.stderr
     assert "could not be written (File too large); nothing was changed" in done.stderr
     assert (c / RECORDS).read_text() == before

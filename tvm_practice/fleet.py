@@ -25,7 +25,8 @@ from typing import Any
 import click
 
 from tvm_practice.common import fleet
-from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED
+from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, status_of
+from tvm_practice.common.target import UnusableTarget
 
 
 class _Address(click.ParamType):
@@ -70,7 +71,7 @@ def tracker(host: str, trust_network: bool, port: int) -> None:
 @_HOST
 @_TRUST
 @click.option("--tracker", type=ADDRESS, required=True, help="The tracker to register with.")
-@click.option("--key", default="cpu", show_default=True, help="What to register as.")
+@click.option("--key", default=fleet.KEY, show_default=True, help="What to register as.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535 - fleet.PORTS),
@@ -90,13 +91,13 @@ def devices(tracker: fleet.Address) -> None:
 
         found = fleet.devices_at(tracker)
     except OSError as error:
-        told = f"no tracker answers at {fleet.shown(tracker)} ({error.strerror or error})"
-        click.echo(f"tvm_practice: {told}.", err=True)
+        reason = error.strerror or str(error)
+        click.echo(f"tvm_practice: {fleet.no_tracker(tracker, reason)}", err=True)
         sys.exit(COULD_NOT_RUN)
     for key, number in sorted(found.items()):
         click.echo(f"{key}: {number}")
     if not found:
-        click.echo(f"tvm_practice: {fleet.shown(tracker)} has no device.", err=True)
+        click.echo(f"tvm_practice: {fleet.no_device(tracker)}", err=True)
         sys.exit(COULD_NOT_RUN)
 
 
@@ -160,7 +161,7 @@ def _until_ended(serve: Any, *arguments: Any) -> None:
         serve(*arguments)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)  # the thread that listens would be waited for
-    except (OSError, ValueError) as error:
+    except UnusableTarget as error:
         click.echo(f"tvm_practice: {error}", err=True)
         os._exit(COULD_NOT_RUN)
 
@@ -171,4 +172,4 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    command(prog_name="python -m tvm_practice.fleet")
+    sys.exit(status_of(command, "python -m tvm_practice.fleet"))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,10 +32,17 @@ from statistics import mean
 import click
 
 from tvm_practice.common import show
-from tvm_practice.common.records import FAILED_SECONDS, RECORDS, WORKLOAD, fault_of_record
-from tvm_practice.common.status import COULD_NOT_RUN
+from tvm_practice.common.records import (
+    FAILED_SECONDS,
+    RECORDS,
+    WORKLOAD,
+    copy_aside,
+    fault_of_record,
+)
+from tvm_practice.common.status import COULD_NOT_RUN, status_of
 
 UNNAMED = "unnamed machine"
+WHERE = "Phase 5 keeps a folder for each search under records/auto_tune/."
 
 
 class Refused(click.ClickException):
@@ -98,14 +106,12 @@ class Loaded:
 
 def load(folder: Path) -> Loaded:
     """Read a folder of records. Raises Refused if there is none, or its programs cannot be read."""
-    if folder.name == RECORDS:
-        folder = folder.parent
+    folder = _folder_of(folder)
+    if not folder.exists():
+        raise Refused(f"there is no {folder}. {WHERE}")
     for name in (WORKLOAD, RECORDS):
         if not (folder / name).is_file():
-            raise Refused(
-                f"{folder} holds no records: {name} is missing. Phase 5 keeps a folder for each "
-                "search under records/auto_tune/."
-            )
+            raise Refused(f"{folder} is no folder of records: {name} is missing. {WHERE}")
     try:
         workloads = (folder / WORKLOAD).read_text(encoding="utf-8").splitlines()
         lines = (folder / RECORDS).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -132,6 +138,11 @@ def load(folder: Path) -> Loaded:
             f"{faults[first]}); they are left out."
         )
     return found
+
+
+def _folder_of(path: Path) -> Path:
+    """Of a folder of records, its file of records will do too."""
+    return path.parent if path.name == RECORDS else path
 
 
 def _is_workload(line: str) -> bool:
@@ -214,7 +225,7 @@ _MIX = click.option("--mix", is_flag=True, help="Rank different CPUs together.")
 @_MIX
 def merge(sources: tuple[Path, ...], output: Path, mix: bool) -> None:
     """Put the records of several folders into one."""
-    inputs = [one.parent if one.name == RECORDS else one for one in sources]
+    inputs, output = [_folder_of(one) for one in sources], _folder_of(output)
     at = [one.resolve() for one in inputs]
     if output.resolve() in at:  # first, so that its programs keep their numbers
         inputs.insert(0, inputs.pop(at.index(output.resolve())))
@@ -226,20 +237,29 @@ def merge(sources: tuple[Path, ...], output: Path, mix: bool) -> None:
     _refuse_mixture(all_of_them, mix)
     records = merged(all_of_them)
     try:
+        if output.exists() and loaded[0].damage:
+            aside = copy_aside(output / RECORDS)
+            click.echo(f"tvm_practice: as it was, it is kept as {aside.name}.", err=True)
         save(output, workloads, records)
     except OSError as error:
         raise Refused(
             f"{output} could not be written ({error.strerror}); nothing was changed."
         ) from None
-    twice = len(all_of_them) - len(records)
-    click.echo(f"{output}: {len(records)} records; {twice} more were there twice.")
+    told = f"{output}: {_counted(len(records))}"
+    if twice := len(all_of_them) - len(records):
+        told += f"; {twice} more {'was' if twice == 1 else 'were'} there twice"
+    click.echo(f"{told}.")
+
+
+def _counted(number: int) -> str:
+    return "1 record" if number == 1 else f"{number} records"
 
 
 @command.command(name="show")
 @click.argument("folder", type=_FOLDER, metavar="A")
 def show_(folder: Path) -> None:
     """What there is, by program and machine."""
-    loaded = _load(folder)
+    loaded = _load_some(folder)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in merged(loaded.records):
         groups.setdefault((record.workload, record.machine), []).append(record)
@@ -263,7 +283,7 @@ def show_(folder: Path) -> None:
 @_MIX
 def best(folder: Path, mix: bool) -> None:
     """The fastest record of each program, by the mean of its runs."""
-    records = merged(_load(folder).records)
+    records = merged(_load_some(folder).records)
     _refuse_mixture(records, mix)
     fastest: dict[str, Record] = {}
     for record in records:
@@ -287,6 +307,16 @@ def _load(folder: Path) -> Loaded:
     return loaded
 
 
+def _load_some(folder: Path) -> Loaded:
+    loaded = _load(folder)
+    if not loaded.records:
+        raise Refused(
+            f"{folder} holds no record that can be used; a search writes one for each schedule "
+            "that it measures."
+        )
+    return loaded
+
+
 def _refuse_mixture(records: Sequence[Record], mix: bool) -> None:
     kinds = sorted({record.kind for record in records})
     if len(kinds) > 1 and not mix:
@@ -297,4 +327,4 @@ def _refuse_mixture(records: Sequence[Record], mix: bool) -> None:
 
 
 if __name__ == "__main__":
-    command(prog_name="python -m tvm_practice.records")
+    sys.exit(status_of(command, "python -m tvm_practice.records"))

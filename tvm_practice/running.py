@@ -92,7 +92,7 @@ def run(ctx: click.Context, what: Exercise | str, **given: Any) -> int:
     known = progress.following() if what == NEXT else what
     own = "cpu" if known is None else _own_target(known)
     source = ctx.get_parameter_source
-    for name in ("quick", "target", "size", "trials"):
+    for name in ("quick", "target", "size", "trials", "tracker", "key"):
         if source(name) == click.core.ParameterSource.COMMANDLINE and given[name] != own:
             raise Refused(
                 f"--{name} is for a whole lesson, such as `{typed('run 2')}`; an exercise "

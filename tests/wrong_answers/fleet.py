@@ -19,6 +19,10 @@ def _sent(tracker, key, program, arrays, **options):
     return module, session.cpu(), tensors
 
 
+def _timer(module, device, samples):
+    return module.time_evaluator("main", device, number=1, repeat=samples, min_repeat_ms=SAMPLE_MS)
+
+
 # ---------------------------------------------------------------------------- fleet.1 time_remotely
 
 
@@ -34,11 +38,11 @@ def time_in_samples_of_many_calls(tracker, key, program, arrays, samples):
 @right("fleet.1")
 def time_one_sample_after_another(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
-    timer = module.time_evaluator("main", device, number=1, repeat=samples, min_repeat_ms=SAMPLE_MS)
+    timer = _timer(module, device, samples)
     return tuple(timer(*tensors).results)
 
 
-@wrong("fleet.1", "never asked the tracker for a device")
+@wrong("fleet.1", "never asked the tracker for a device", hint="Everything that run_remotely does")
 def time_here(tracker, key, program, arrays, samples):
     module = tvm.runtime.load_module(str(program))
     tensors = [tvm.runtime.tensor(array) for array in arrays]
@@ -48,7 +52,7 @@ def time_here(tracker, key, program, arrays, samples):
     return list(timer(*tensors).results)
 
 
-@wrong("fleet.1", "so the clock was one at this end")
+@wrong("fleet.1", "so the clock was one at this end", hint="A timer takes the place of")
 def time_with_a_clock_here(tracker, key, program, arrays, samples):
     module, _, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
     times = []
@@ -62,14 +66,13 @@ def time_with_a_clock_here(tracker, key, program, arrays, samples):
 @wrong("fleet.1", "opened a session without an end")
 def time_without_an_end(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays)
-    timer = module.time_evaluator("main", device, number=1, repeat=samples, min_repeat_ms=SAMPLE_MS)
-    return list(timer(*tensors).results)
+    return list(_timer(module, device, samples)(*tensors).results)
 
 
 @wrong("fleet.1", "returned one number; expected a list")
 def time_the_mean(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
-    timer = module.time_evaluator("main", device, number=1, repeat=samples, min_repeat_ms=SAMPLE_MS)
+    timer = _timer(module, device, samples)
     return timer(*tensors).mean
 
 
@@ -79,17 +82,67 @@ def time_single_calls(tracker, key, program, arrays, samples):
     return list(module.time_evaluator("main", device, number=1, repeat=samples)(*tensors).results)
 
 
-@wrong("fleet.1", "returned 1 values; expected")
+@wrong("fleet.1", "returned 1 value; expected", hint="`repeat` is how many")
 def time_once(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
     timer = module.time_evaluator("main", device, number=samples, min_repeat_ms=SAMPLE_MS)
     return list(timer(*tensors).results)
 
 
+@wrong("fleet.1", "a path of this machine")
+def time_without_upload(tracker, key, program, arrays, samples):
+    session = tracker.request(key, session_timeout=SESSION_SECONDS)
+    module = session.load_module(str(program))
+    tensors = [tvm.runtime.tensor(array, session.cpu()) for array in arrays]
+    return list(_timer(module, session.cpu(), samples)(*tensors).results)
+
+
+@wrong("fleet.1", "loaded no program in it", hint="Everything that run_remotely does")
+def time_here_in_a_session(tracker, key, program, arrays, samples):
+    session = tracker.request(key, session_timeout=SESSION_SECONDS)
+    session.upload(str(program))
+    module = tvm.runtime.load_module(str(program))
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    return list(_timer(module, tvm.cpu(), samples)(*tensors).results)
+
+
+@wrong("fleet.1", "Can not pass in local device", hint="The device reaches only what")
+def time_with_tensors_of_this_machine(tracker, key, program, arrays, samples):
+    module, device, _ = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    return list(_timer(module, device, samples)(*tensors).results)
+
+
+@wrong("fleet.1", "dev has no RPC session", hint="Of whose devices")
+def time_on_the_device_of_this_machine(tracker, key, program, arrays, samples):
+    module, _, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    return list(_timer(module, tvm.cpu(), samples)(*tensors).results)
+
+
+@wrong("fleet.1", "time_evaluator` is of an older TVM", hint="`main` is a function of")
+def time_with_an_evaluator_of_the_function(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    return list(_timer(module["main"], device, samples)(*tensors).results)
+
+
+@wrong("fleet.1", "asked for a device of key 'cpu'")
+def time_on_a_device_of_another_key(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(
+        tracker, "cpu", program, arrays, session_timeout=SESSION_SECONDS
+    )
+    return list(_timer(module, device, samples)(*tensors).results)
+
+
+@wrong("fleet.1", "returned a BenchmarkResult; expected a list")
+def time_and_return_everything(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    return _timer(module, device, samples)(*tensors)
+
+
 @wrong("fleet.1", "ms returned")
 def time_in_milliseconds(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
-    timer = module.time_evaluator("main", device, number=1, repeat=samples, min_repeat_ms=SAMPLE_MS)
+    timer = _timer(module, device, samples)
     return [one * 1000 for one in timer(*tensors).results]
 
 
@@ -144,32 +197,74 @@ def judge_in_passes(attempts, floor):
     return verdicts, left_out
 
 
-@wrong("fleet.2", "it failed once, on one device, and that may have been the device")
+@wrong(
+    "fleet.2",
+    "it failed once, on one device, and that may have been the device",
+    hint="Of each candidate you need",
+)
 def judge_by_one_failure(attempts, floor):
     return _judged(attempts, floor, failures=1)
 
 
-@wrong("fleet.2", "two different devices failed with it")
+@wrong("fleet.2", "two different devices failed with it", hint="Of each candidate you need")
 def judge_never_gives_up(attempts, floor):
     return _judged(attempts, floor, failures=1 << 30)
 
 
-@wrong("fleet.2", "it failed twice, but on the same device")
+@wrong("fleet.2", "it failed twice, but on the same device", hint="Of each candidate you need")
 def judge_counts_failures(attempts, floor):
     return _judged(attempts, floor, different=False)
 
 
-@wrong("fleet.2", "the time is negative")
+@wrong("fleet.2", "each candidate has failures of its own", hint="Of each candidate you need")
+def judge_counts_the_failures_of_all(attempts, floor):
+    lost = {one.device for one in attempts if one.built and one.seconds is None}
+    verdicts, left_out = _judged(attempts, floor)
+    if len(lost) > 1:
+        verdicts |= {name: "failed" for name, said in verdicts.items() if said == "again"}
+    return verdicts, left_out
+
+
+@wrong("fleet.2", "but a third could time it", hint="Attempts come in any order")
+def judge_gives_up_for_good(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    for one in attempts:
+        lost = {
+            it.device
+            for it in attempts
+            if it.candidate == one.candidate and it.built and it.seconds is None
+        }
+        if len(lost) > 1:
+            verdicts[one.candidate] = "failed"
+    return verdicts, left_out
+
+
+@wrong("fleet.2", "before another one failed", hint="Attempts come in any order")
+def judge_by_the_last_attempt(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    last = {one.candidate: one for one in attempts if one.built}
+    verdicts |= {
+        name: "again" for name, one in last.items() if verdicts[name] == "done" and not one.seconds
+    }
+    return verdicts, left_out
+
+
+@wrong("fleet.2", "returned a dict; expected")
+def judge_the_candidates_alone(attempts, floor):
+    return _judged(attempts, floor)[0]
+
+
+@wrong("fleet.2", "the time is negative", hint="`possible`, above, tells")
 def judge_believes_everything(attempts, floor):
     return _judged(attempts, floor, believed=lambda *_: True)
 
 
-@wrong("fleet.2", "the time is shorter than `floor`")
+@wrong("fleet.2", "the time is shorter than `floor`", hint="`possible`, above, tells")
 def judge_believes_what_is_positive(attempts, floor):
     return _judged(attempts, floor, believed=lambda one, _: math.isfinite(one) and one > 0)
 
 
-@wrong("fleet.2", "the time is nan")
+@wrong("fleet.2", "the time is nan", hint="`possible`, above, tells")
 def judge_compares_with_nan(attempts, floor):
     return _judged(attempts, floor, believed=lambda one, floor: not (one < floor or one > 1e9))
 
@@ -185,7 +280,11 @@ def judge_leaves_out_whoever_was_lost(attempts, floor):
     return verdicts, left_out | {one.device for one in attempts if one.built and not one.seconds}
 
 
-@wrong("fleet.2", "an impossible time says nothing about the candidate")
+@wrong(
+    "fleet.2",
+    "an impossible time says nothing about the candidate",
+    hint="Which of your branches counts",
+)
 def judge_counts_lies_as_failures(attempts, floor):
     made = [
         one
@@ -196,7 +295,7 @@ def judge_counts_lies_as_failures(attempts, floor):
     return _judged(made, floor)[0], _judged(attempts, floor)[1]
 
 
-@wrong("fleet.2", "so it is everywhere; no device has seen it")
+@wrong("fleet.2", "so it is everywhere; no device has seen it", hint="where there was no device")
 def judge_builds_again(attempts, floor):
     return _judged([one for one in attempts if one.built], floor)
 
@@ -256,27 +355,27 @@ def merge_by_scanning(a, b):
     return _merged(found, _identity, _most)
 
 
-@wrong("fleet.3", "both have the same record")
+@wrong("fleet.3", "both have the same record", hint="Go through [*a, *b] once")
 def merge_by_appending(a, b):
     return [*a, *b]
 
 
-@wrong("fleet.3", "a time belongs to a machine")
+@wrong("fleet.3", "a time belongs to a machine", hint="Three fields make")
 def merge_across_machines(a, b):
     return _merged([*a, *b], lambda one: (one.program, one.trace), _most)
 
 
-@wrong("fleet.3", "they are of two programs")
+@wrong("fleet.3", "they are of two programs", hint="Three fields make")
 def merge_across_programs(a, b):
     return _merged([*a, *b], lambda one: (one.trace, one.machine), _most)
 
 
-@wrong("fleet.3", "it was run twice, once in each file")
+@wrong("fleet.3", "it was run twice, once in each file", hint="Of two Counters")
 def merge_keeps_the_first(a, b):
     return _merged([*a, *b], _identity, lambda one, _: one)
 
 
-@wrong("fleet.3", "the run that both have is the same run")
+@wrong("fleet.3", "the run that both have is the same run", hint="Of two Counters")
 def merge_adds_up_runs(a, b):
     def both(one, other):
         return one if one == other else _with(one, [*one.runs, *other.runs])
@@ -284,28 +383,28 @@ def merge_adds_up_runs(a, b):
     return _merged([*a, *b], _identity, both)
 
 
-@wrong("fleet.3", "one of them has that run twice, so there were two")
+@wrong("fleet.3", "one of them has that run twice, so there were two", hint="Of two Counters")
 def merge_with_sets(a, b):
     return _merged([*a, *b], _identity, lambda one, other: _with(one, {*one.runs, *other.runs}))
 
 
-@wrong("fleet.3", "it worked once, so it works")
+@wrong("fleet.3", "it worked once, so it works", hint="FAILED goes only after")
 def merge_keeps_failures(a, b):
     return _merged([*a, *b], _identity, _most, without_failed=False)
 
 
-@wrong("fleet.3", "it failed in both")
+@wrong("fleet.3", "it failed in both", hint="FAILED goes only after")
 def merge_drops_what_failed(a, b):
     found = _merged([*a, *b], _identity, _most)
     return [one for one in found if FAILED not in one.runs]
 
 
-@wrong("fleet.3", "the order in which they are met first")
+@wrong("fleet.3", "the order in which they are met first", hint="A dict gives its keys")
 def merge_sorted(a, b):
     return sorted(_merged([*a, *b], _identity, _most), key=_identity)
 
 
-@wrong("fleet.3", "a file may have a record twice")
+@wrong("fleet.3", "a file may have a record twice", hint="Go through [*a, *b] once")
 def merge_of_two_dicts(a, b):
     runs = {_identity(one): Counter(one.runs) for one in a}
     for one in b:
@@ -358,12 +457,12 @@ def rate_of_the_sum(devices, builders, batch, costs):
     return 60 * batch / (costs.search + sum(_stages(devices, builders, batch, costs)))
 
 
-@wrong("fleet.4", "The search is missing")
+@wrong("fleet.4", "The search is missing", hint="A batch takes two spans")
 def rate_without_search(devices, builders, batch, costs):
     return 60 * batch / max(1e-9, *_stages(devices, builders, batch, costs))
 
 
-@wrong("fleet.4", "The search is no stage beside the others")
+@wrong("fleet.4", "The search is no stage beside the others", hint="A batch takes two spans")
 def rate_with_search_beside(devices, builders, batch, costs):
     return 60 * batch / max(costs.search, *_stages(devices, builders, batch, costs))
 
@@ -377,3 +476,14 @@ def rate_with_one_builder(devices, builders, batch, costs):
 def rate_with_one_request(devices, builders, batch, costs):
     build, request, measure = _stages(devices, builders, batch, costs)
     return 60 * batch / (costs.search + max(build, request / batch, measure))
+
+
+@wrong("fleet.4", "That counts batches")
+def rate_of_batches(devices, builders, batch, costs):
+    return 60 / (costs.search + max(_stages(devices, builders, batch, costs)))
+
+
+@wrong("fleet.4", "A batch takes its stages", hint="Compute by hand")
+def rate_with_a_last_round_too_few(devices, builders, batch, costs):
+    stages = _stages(devices, builders, batch, costs, rounds=lambda n: max(1, math.floor(n)))
+    return 60 * batch / (costs.search + max(stages))

@@ -42,6 +42,28 @@ KEY = "sleeper"
         '`timer = module.time_evaluator("main", session.cpu(), number=1, repeat=samples, '
         "min_repeat_ms=SAMPLE_MS)` and `return list(timer(*tensors).results)`",
     ),
+    told={
+        "the clock was one at this end": (
+            "A timer takes the place of `main` in run_remotely: it is made of the module, by the "
+            'name "main", and called with the same tensors.'
+        ),
+        "measured here|was loaded here": (
+            "Everything that run_remotely does before the call of `main` is done for a timing too."
+        ),
+        r"returned \d+ values?;": (
+            "`repeat` is how many samples there are; `number` is how many calls one of them is the "
+            "mean of."
+        ),
+        "Can not pass in local device": (
+            "The device reaches only what is there. tvm.runtime.tensor takes, after the array, the "
+            "device on which the tensor is made."
+        ),
+        "dev has no RPC session": "Of whose devices is the one that the timer was given?",
+        r"time_evaluator` is of an older": (
+            "`main` is a function of the module; time_evaluator belongs to the module itself, "
+            "which is what load_module returns."
+        ),
+    },
 )
 def time_remotely(body: Callable, trial: Trial) -> None:
     samples = int(trial.rng.integers(3, 7))
@@ -61,6 +83,17 @@ def time_remotely(body: Callable, trial: Trial) -> None:
         raise Wrong(
             f"{call} opened a session without an end: a program that never ends would keep the "
             "device for ever. tracker.request takes session_timeout=SESSION_SECONDS."
+        )
+    loaded = [one["path"] for one in notes if one["what"] == "load"]
+    if not loaded:
+        raise Wrong(
+            f"{call} opened a session and loaded no program in it: what it returned is of a module "
+            "that was loaded here. session.load_module loads one on the device."
+        )
+    if str(program) in loaded:
+        raise Wrong(
+            f"{call} had the device load {program}, a path of this machine, which the device of "
+            "another one does not have. session.upload sends the file; there it is program.name."
         )
     if not timings:
         raise Wrong(
@@ -99,8 +132,11 @@ def _assert_samples(got: Any, samples: int, call: str) -> None:
         )
     if not isinstance(got, list | tuple):
         raise Wrong(f"{call} returned {_kind(got)}; expected a list of {samples} numbers.")
-    if len(got) != samples or not all(isinstance(one, float | int) for one in got):
-        raise Wrong(f"{call} returned {len(got)} values; expected {samples} numbers.")
+    if not all(isinstance(one, float | int) for one in got):
+        raise Wrong(f"{call} returned what are not all numbers: {got!r:.80}.")
+    if len(got) != samples:
+        values = "1 value" if len(got) == 1 else f"{len(got)} values"
+        raise Wrong(f"{call} returned {values}; expected {samples}, one for each sample.")
 
 
 @contextlib.contextmanager
@@ -108,7 +144,18 @@ def _watched_device() -> Iterator[tuple[Any, Path, Callable[[], list[dict]]]]:
     """A tracker with one device, whose sessions and timings are written down; a compiled program
     for it; and a function that reads what was written."""
     import tvm
-    from tvm import rpc
+    from tvm.rpc.client import TrackerSession
+
+    class Tracker(TrackerSession):
+        """A real one, which does not wait for ever for a device that there is not."""
+
+        def request(self, key: str, *arguments: Any, **options: Any) -> Any:
+            if key != KEY:
+                raise Wrong(
+                    f"tracker.request asked for a device of key {key!r}, and waits until there is "
+                    f"one. Which devices are wanted, `key` says: here {KEY!r}."
+                )
+            return super().request(key, *arguments, **options)
 
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
@@ -120,12 +167,12 @@ def _watched_device() -> Iterator[tuple[Any, Path, Callable[[], list[dict]]]]:
         def seen() -> list[dict]:
             return [json.loads(line) for line in notes.read_text().splitlines()]
 
-        with fleet.on_loopback(1, KEY, lambda: _watch(notes)) as (host, port):
-            yield rpc.connect_tracker(host, port), program, seen
+        with fleet.on_loopback(1, KEY, lambda: _watch(notes)) as tracker:
+            yield Tracker(tracker), program, seen
 
 
 def _watch(notes: Path) -> None:
-    """In the device: write down every session and every timing."""
+    """In the device: write down every session, every program and every timing."""
     import tvm_ffi
     from tvm.rpc import server
 
@@ -134,6 +181,11 @@ def _watch(notes: Path) -> None:
             file.write(json.dumps(what) + "\n")
 
     serving, evaluator = server._serving, tvm_ffi.get_global_func("runtime.RPCTimeEvaluator")
+    load = server._load_module
+
+    def watched_load(path: str) -> Any:
+        note(what="load", path=path)
+        return load(path)
 
     def watched_serving(sock: Any, addr: Any, opts: dict, load_library: Any) -> None:
         note(what="session", options=opts)
@@ -145,7 +197,7 @@ def _watch(notes: Path) -> None:
         note(what="timing", number=number, repeat=repeat, min_repeat_ms=min_repeat_ms)
         return evaluator(*arguments)
 
-    server._serving = watched_serving
+    server._serving, server._load_module = watched_serving, watched_load
     tvm_ffi.register_global_func("runtime.RPCTimeEvaluator", watched_evaluator, override=True)
 
 
@@ -213,7 +265,7 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
         ),
     ]
     for name, lie in lies.items():
-        why = f"the time is {name}, and no program can cause that: it is the device"
+        why = f"the time is {name}, which no program can cause: it is the device"
         cases.append(([Attempt("x", a, True, lie)], {"x": AGAIN}, {a}, why))
     cases += [
         (
@@ -250,6 +302,25 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
         '"done"; else add the device to those left out. In the end, who is still "again" and has '
         'two devices in its set has "failed".',
     ),
+    told={
+        "no device has seen it": "`attempt.built` is False where there was no device to ask.",
+        "failed once, on one|two different devices|on the same device|failures of its own": (
+            "Of each candidate you need the different devices on which it was lost. Which Python "
+            "type keeps a thing once, and where are there two of them?"
+        ),
+        "a third could time it|before another one failed|another could time it": (
+            "Attempts come in any order. Decide who has failed after the last of them is seen: "
+            "which verdict is not to be touched then?"
+        ),
+        "no program can cause": (
+            "`possible`, above, tells such times from others. What remains to be done with one "
+            "that is not possible?"
+        ),
+        "has one failure, not two": (
+            "Which of your branches counts a failure, and by which other one should an attempt "
+            "with an impossible time go?"
+        ),
+    },
 )
 def judge(body: Callable, trial: Trial) -> None:
     for attempts, verdicts, left_out, why in _cases(trial.rng):
@@ -304,6 +375,24 @@ def _names(devices: Sequence[str]) -> str:
         "[*a, *b]; then, where any run is not FAILED, `del counts[FAILED]`, and "
         "`Record(*key, tuple(counts.elements()))`.",
     ),
+    told={
+        "both have the same record|may have a record twice": (
+            "Go through [*a, *b] once: is this record one that you have already? A dict answers "
+            "that."
+        ),
+        "they are two records|of two programs|of two schedules": (
+            "Three fields make a record what it is. Which of them does yours leave out?"
+        ),
+        "once in each file|is the same run|so there were two": (
+            "Of two Counters, `|` takes the larger count of each run, `+` their sum, `&` the "
+            "smaller one; a set knows no counts, and the first record alone not the other's runs."
+        ),
+        "it worked once|it failed in both": (
+            "FAILED goes only after all runs of a record are known, and only where another run is "
+            "left."
+        ),
+        "in which they are met first": "A dict gives its keys in the order in which they came.",
+    },
 )
 def merge(body: Callable, trial: Trial) -> None:
     one, two, three, four = (float(x) for x in np.round(trial.rng.uniform(1e-4, 9e-4, 4), 7))
@@ -385,6 +474,13 @@ def _listed(records: Sequence[Any]) -> str:
         "`slowest = max(math.ceil(batch / builders) * costs.build, batch * costs.request, "
         "math.ceil(batch / devices) * costs.measure)`, and `60 * batch / (costs.search + slowest)`",
     ),
+    told={
+        "The search is": "A batch takes two spans, one after the other. Which are they?",
+        "A batch takes its stages": (
+            "Compute by hand how often each stage works in turn for one batch, for these numbers, "
+            "and compare it with what your lines give."
+        ),
+    },
 )
 def candidates_per_minute(body: Callable, trial: Trial) -> None:
     scale = float(trial.rng.uniform(0.5, 2))
@@ -428,6 +524,8 @@ def _about_rate(got: float, devices, builders, batch, costs, stages) -> str:
     halves = (batch / builders * costs.build, stages[1], batch / devices * costs.measure)
     if is_(60 * (costs.search + max(stages))):
         return "That is per second; expected per minute."
+    if is_(batch * (costs.search + max(stages))):
+        return f"That counts batches; in each are {batch} candidates."
     if is_(costs.search + max(halves)):
         return (
             "There a worker does part of a candidate: the last round takes as long as a full one, "

@@ -11,11 +11,13 @@ attempt is a process of its own, which is stopped when its time is up.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import math
 import os
 import platform
+import re
 import socket
 import struct
 import tempfile
@@ -23,14 +25,16 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tvm_practice.common import command
 from tvm_practice.common.measure import (
     SAMPLE_SECONDS,
     SAMPLES,
@@ -38,6 +42,7 @@ from tvm_practice.common.measure import (
     Measured,
     arguments_of,
     end_with_parent,
+    module_hash,
 )
 from tvm_practice.common.records import this_machine
 from tvm_practice.common.target import UnusableTarget, cpu_name, threads, vector_unit
@@ -51,12 +56,23 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 
 TRACKER_PORT, DEVICE_PORT = 9190, 9091
+KEY = "cpu"  # unless another is given
 CLIENTS_WAITING = 512
 PORTS = 100  # so many are tried, from the first on
 CONNECT_SECONDS = 10.0
+RETRY_SECONDS = 2.0  # between two attempts of a device to reach its tracker
 PATIENCE_SECONDS = 60.0  # without any device: as long as a tracker may take to come back
 FASTEST_CLOCK = 7e9  # Hz
-STRIKES = 3  # failures of a device with candidates that another one could time: it is left out
+# So often a device fails with what another one could time, or tells another time, and never agrees
+# with one in between: it is left out.
+STRIKES = 3
+AGREE = 1.5  # times of two devices that are further apart are not the same time
+BETTER = 0.95  # of the best so far: a time below is a claim, which a second device has to make too
+
+PAUSE_SECONDS = 0.2
+# What is to be done with a device that the tracker offers: measure there, leave it alone for the
+# seconds after which it offers itself again, or give it back for others.
+TAKE, LEAVE, RETURN = "take", "leave", "return"
 
 DEVICE = "device"  # the name of the process of one
 ABOUT = "tvm_practice.machine"  # what a device answers about itself
@@ -118,6 +134,8 @@ HUNG = "did not answer in time"
 GARBAGE = "gave times that cannot be"
 OTHER_CPU = "is another kind of machine"
 RAISED = "failed with what another one could time"
+LEFT_OUT = "was not asked any more"
+DISAGREED = f"gave times more than {AGREE} times away from what another one took"
 
 
 # What TVM says when the other side of a connection is gone.
@@ -126,6 +144,10 @@ _BROKEN = ("kShutdown", "Socket", "Connection reset", "Broken pipe")
 
 class NoDevice(UnusableTarget):
     """Nobody answers; the message says what to start."""
+
+
+class CannotListen(UnusableTarget):
+    """A tracker or a device cannot have the address it was given; the message says what to give."""
 
 
 def parse_address(text: str, port: int | None = None) -> Address:
@@ -156,14 +178,16 @@ def is_loopback(host: str) -> bool:
 
 
 def serve_tracker(host: str, port: int, told: Callable[[str], None]) -> None:
-    """TVM's tracker, in this process, until it is ended. Raises OSError if the port is taken."""
+    """TVM's tracker, in this process, until it is ended. Raises CannotListen."""
     from tvm.rpc import base, tracker
 
     tracker.logger.setLevel("WARNING")
-    # TVM's own command lets one client wait to be let in. Of many at once the others try again a
-    # second later.
-    family = base.get_addr_family((host, port))
-    with socket.create_server((host, port), family=family, backlog=CLIENTS_WAITING) as listening:
+    with _listening_at(host, port):
+        # TVM's own command lets one client wait to be let in. Of many at once the others try again
+        # a second later.
+        family = base.get_addr_family((host, port))
+        listening = socket.create_server((host, port), family=family, backlog=CLIENTS_WAITING)
+    with listening:
         told(f"tracker at {host}:{port}")
         tracker._tracker_server(listening, base.random_key("tracker"))
 
@@ -174,17 +198,22 @@ def serve_device(
     """TVM's RPC server, in this process, until it is ended.
 
     A candidate that crashes ends the process of its session; TVM's server takes that for the end of
-    its own work. So it is started again. Raises OSError if there is no such host as the tracker's.
+    its own work. So it is started again. Raises CannotListen, and NoDevice if there is no such host
+    as the tracker's.
     """
     import multiprocessing
 
     import tvm_ffi
-    from tvm.rpc import server
+    from tvm.rpc import base, server
 
-    try:  # TVM's server would go on asking, without a pause
+    try:
         socket.getaddrinfo(*tracker)
     except OSError as error:
-        raise OSError(f"the tracker's host, {tracker[0]}: {error.strerror}") from None
+        raise NoDevice(
+            f"the tracker's host {tracker[0]!r} cannot be found ({error.strerror}); --tracker "
+            "takes a name that this machine knows, or a number such as 192.168.0.7."
+        ) from None
+    base.connect_with_retry = lambda address: _reach(address, told)
     multiprocessing.set_start_method("fork", force=True)  # a session has the function below
     tvm_ffi.register_global_func(ABOUT, _about_session, override=True)
     server.logger.setLevel("ERROR")
@@ -198,15 +227,57 @@ def serve_device(
     threading.excepthook = keep
     last = port + PORTS
     while True:
-        state = server.PopenRPCServerState(
-            host, port, last, tracker_addr=tracker, key=key, silent=True
-        )
+        with _listening_at(host, port):
+            state = server.PopenRPCServerState(
+                host, port, last, tracker_addr=tracker, key=key, silent=True
+            )
         port, last = state.port, state.port + 1
         told(f"device {key} at {host}:{port}" + (f", again: {reason}" if reason else ""))
         state.thread.join()
         state.sock.close()
         os.chdir(home)  # that session's folder is gone
         time.sleep(0.1)
+
+
+@contextmanager
+def _listening_at(host: str, port: int) -> Iterator[None]:
+    """What keeps a server from listening there, as CannotListen."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a ValueError if no port of a range is free
+        code = getattr(error, "errno", None) or errno.EADDRINUSE
+        reason = os.strerror(code) if code > 0 else error.strerror  # of a name, they are negative
+        other = (
+            "--port takes another"
+            if code == errno.EADDRINUSE
+            else "--host takes an address of this machine"
+        )
+        if code == errno.EACCES:
+            other = "--port takes one from 1024 on, which is for everybody"
+        raise CannotListen(f"nothing can listen at {host}:{port} ({reason}); {other}.") from None
+
+
+def _reach(tracker: Address, told: Callable[[str], None]) -> socket.socket:
+    """Connect to the tracker, as soon as it is there. TVM's own gives up after a minute, or asks
+    without a pause where the host is gone, which takes a core from what is measured."""
+    silent = False
+    while True:
+        try:
+            devices_at(tracker)  # so it is a tracker
+            connection = socket.create_connection(tracker, CONNECT_SECONDS)
+        except OSError as error:
+            if not silent:
+                told(
+                    f"no tracker answers at {shown(tracker)} ({error.strerror or error}); asking "
+                    "again until one does"
+                )
+            silent = True
+            time.sleep(RETRY_SECONDS)
+            continue
+        if silent:
+            told(f"the tracker at {shown(tracker)} answers")
+        connection.settimeout(None)
+        return connection
 
 
 def _about_session() -> str:
@@ -311,6 +382,15 @@ def devices_at(tracker: Address) -> Counter[str]:
     return Counter(one["key"].removeprefix("server:") for one in summary["server_info"])
 
 
+def registered(tracker: Address, key: str) -> set[str]:
+    """The addresses of the devices of a key, free or not."""
+    from tvm.rpc.base import TrackerCode
+
+    summary = ask_tracker(tracker, TrackerCode.SUMMARY, seconds=CONNECT_SECONDS)
+    of_key = (one for one in summary["server_info"] if one["key"] == f"server:{key}")
+    return {shown(tuple(one["addr"])) for one in of_key}
+
+
 def free_device(tracker: Address, key: str) -> tuple[str, int, str]:
     """Wait for a device: host, port, and the word that it wants to hear. A tracker that goes is
     waited for too."""
@@ -324,6 +404,22 @@ def free_device(tracker: Address, key: str) -> tuple[str, int, str]:
             time.sleep(0.5)
 
 
+def no_tracker(tracker: Address, reason: str) -> str:
+    """A sentence, and the way out."""
+    port = f" --port {tracker[1]}" if tracker[1] != TRACKER_PORT else ""
+    return (
+        f"no tracker answers at {shown(tracker)} ({reason}); on that machine, "
+        f"`{command.module(f'fleet tracker{port}')}` starts one."
+    )
+
+
+def no_device(tracker: Address, key: str = KEY, others: str = "") -> str:
+    """A sentence, and the way out. others: what it has instead."""
+    which = f" of key {key!r}{others}" if others or key != KEY else ""
+    start = command.module(f"fleet device --tracker {shown(tracker)} --key {key}")
+    return f"the tracker at {shown(tracker)} has no device{which}; `{start}` starts one."
+
+
 def machine_of(session: RPCSession) -> Machine:
     """What a device says of itself. Raises NoDevice if it is no device of this course."""
     try:
@@ -331,7 +427,7 @@ def machine_of(session: RPCSession) -> Machine:
     except AttributeError:
         raise NoDevice(
             "it does not say what machine it is, and a record must; start it with "
-            "`python -m tvm_practice.fleet device`"
+            f"`{command.module('fleet device')}`."
         ) from None
 
 
@@ -341,17 +437,11 @@ def first_machine(tracker: Address, key: str) -> Machine:
     try:
         found = call(devices_at, tracker, seconds=2 * CONNECT_SECONDS)
     except WorkerFailed as error:
-        reason = error.failure.sentence.partition(": ")[2] or error.failure.sentence
-        raise NoDevice(
-            f"no tracker answers at {where} ({reason}); `python -m tvm_practice.fleet tracker` "
-            "starts one"
-        ) from None
+        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", error.failure.sentence)
+        raise NoDevice(no_tracker(tracker, reason)) from None
     if not found[key]:
-        others = f"; it has {', '.join(sorted(found))}" if found else ""
-        raise NoDevice(
-            f"the tracker at {where} has no device of key {key!r}{others}; `python -m "
-            f"tvm_practice.fleet device --tracker {where} --key {key}` starts one"
-        )
+        others = f", but of {', '.join(map(repr, sorted(found)))}" if found else ""
+        raise NoDevice(no_device(tracker, key, others))
     try:
         return call(_first_machine, tracker, key, seconds=PATIENCE_SECONDS)
     except WorkerFailed as error:
@@ -384,21 +474,45 @@ class Attempt:
     machine: Machine | None = None
 
 
-@dataclass
-class Job:
-    """A candidate that is to be timed, and its failures so far."""
-
-    candidate: MeasureCandidate
-    failures: list[tuple[str, Failure]] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Timed:
-    """What became of a candidate: the seconds of each round, or none and why."""
+    """What became of a candidate: the seconds of each round, or none and why; and where."""
 
     runs: tuple[float, ...]
     failure: Failure | None
     machine: str
+    device: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return min(self.runs)
+
+    def agrees(self, other: Timed) -> bool:
+        return 1 / AGREE <= self.seconds / other.seconds <= AGREE
+
+
+@dataclass
+class Job:
+    """A candidate that is to be timed, its failures so far, and its times.
+
+    known: what it took before, if it is timed again and that was in this search. certain: whether
+    two devices have to agree, whatever it takes. anybody: who has timed it may do so once more.
+    """
+
+    candidate: MeasureCandidate
+    known: Timed | None = None
+    certain: bool = False
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
+    times: list[Timed] = field(default_factory=list)
+    anybody: bool = False
+
+    @property
+    def said(self) -> list[Timed]:
+        return [self.known, *self.times] if self.known else self.times
+
+    @property
+    def asked(self) -> set[str]:
+        return {one.device for one in self.said} | {device for device, _ in self.failures}
 
 
 class Fleet(Measure):
@@ -407,8 +521,16 @@ class Fleet(Measure):
     Whose fault is a failure? A program that fails to compile is at fault itself. One that fails on
     a device is tried once more, by whichever is free. If it then works, it was the device; if it
     fails on a second one, it is the program. A time that cannot be (negative, nan, shorter than
-    `floor_seconds`) is always the device's fault, and nothing more is asked of it. What a device
-    did wrong is told to `happened`. Without any device for a minute, NoDevice is raised.
+    `floor_seconds`) is always the device's fault, and nothing more is asked of it.
+
+    A clock that is wrong gives times that can be. So a time that beats all others is only a claim:
+    it counts when another device comes to it too, within AGREE, and so does whatever is timed
+    `again`. Where two disagree, a third decides. Without one, the slower of the two is asked once
+    more; then the longest time counts, since much makes a program slower, and nothing faster than
+    it is. With a single device, nobody can object.
+
+    What a device did wrong is told to `happened`. Without any device for a minute, NoDevice is
+    raised.
     """
 
     def __init__(
@@ -428,30 +550,51 @@ class Fleet(Measure):
         self._patience_seconds = patience_seconds
         self._left_out: set[str] = set()
         self._strikes: Counter[str] = Counter()
-        self.width = self._count_devices(1)
+        self._devices: set[str] = set()
+        self._by: dict[int, Timed] = {}
+        times = [
+            mean(float(run) for run in record.run_secs)
+            for record in self._database.get_all_tuning_records()
+        ]
+        self._best = min(times, default=math.inf)
+
+    @property
+    def width(self) -> int:
+        """How many candidates can be timed at once."""
+        return max(1, len(self._usable()))
+
+    def _usable(self) -> set[str]:
+        with suppress(OSError):  # the tracker may come back
+            self._devices = registered(self._tracker, self._key)
+        return self._devices - self._left_out
 
     def again(self, candidates: Sequence[MeasureCandidate], rounds: int) -> list[list[float]]:
         runs: list[list[float]] = [[] for _ in candidates]
-        for place, timed in self._timed(candidates, rounds):
-            runs[place] = list(timed.runs)
+        jobs = [Job(one, self._by.get(module_hash(one.sch.mod)), True) for one in candidates]
+        for place, timed in self._timed(jobs, rounds):
+            if timed is not jobs[place].known:  # that is no further run
+                runs[place] = list(timed.runs)
         return runs
 
     def _measured(self, candidates: Sequence[MeasureCandidate]) -> Iterator[tuple[int, Measured]]:
-        for place, timed in self._timed(candidates, 1):
-            yield place, Measured(min(timed.runs, default=None), timed.failure, timed.machine)
-
-    def _timed(
-        self, candidates: Sequence[MeasureCandidate], rounds: int
-    ) -> Iterator[tuple[int, Timed]]:
-        """Each candidate's place and what became of it, as it comes: as many on their way as there
-        are devices, and for each thread one that compiles meanwhile."""
         jobs = [Job(candidate) for candidate in candidates]
+        for place, timed in self._timed(jobs, 1):
+            if timed.failure:
+                yield place, Measured(None, timed.failure, timed.machine)
+                continue
+            self._best = min(self._best, timed.seconds)
+            self._by[module_hash(candidates[place].sch.mod)] = timed
+            yield place, Measured(timed.seconds, None, timed.machine)
+
+    def _timed(self, jobs: Sequence[Job], rounds: int) -> Iterator[tuple[int, Timed]]:
+        """Each job's place and what became of it, as it comes: as many on their way as there are
+        devices, and for each thread one that compiles meanwhile."""
         left, running = deque(range(len(jobs))), {}
-        self.width = self._count_devices(self.width)
+        width = self.width
         silent_since = time.monotonic()
         try:
             while left or running:
-                while left and len(running) < self.width + threads():
+                while left and len(running) < width + threads():
                     attempt = self._start_attempt(left.popleft(), jobs, rounds)
                     running[attempt.worker.connection] = attempt
                 soonest = min(attempt.deadline for attempt in running.values())
@@ -487,12 +630,6 @@ class Fleet(Measure):
             f"no device of key {self._key!r} to offer{out}; every record until then is kept"
         )
 
-    def _count_devices(self, known: int) -> int:
-        try:
-            return max(1, devices_at(self._tracker)[self._key] - len(self._left_out))
-        except OSError:  # it may come back
-            return known
-
     def _start_attempt(self, place: int, jobs: Sequence[Job], rounds: int) -> Attempt:
         candidate = jobs[place].candidate
         limits = (self._build_seconds, self._run_seconds)
@@ -519,12 +656,14 @@ class Fleet(Measure):
         now = time.monotonic()
         match attempt.phase:
             case "building":
-                attempt.phase, attempt.deadline = "waiting", math.inf
+                attempt.phase = "waiting"
+                second = job.said and not job.anybody  # which may be busy elsewhere for long
+                attempt.deadline = now + self._run_seconds if second else math.inf
             case "waiting":
                 attempt.device = answer
-                wanted = answer not in self._left_out
-                attempt.worker.connection.send(wanted)
-                if wanted:
+                said = self._wanted(answer, job)
+                attempt.worker.connection.send(said)
+                if said == TAKE:
                     attempt.phase, attempt.deadline = "connecting", now + CONNECT_SECONDS
             case "connecting":
                 attempt.machine = answer
@@ -535,10 +674,49 @@ class Fleet(Measure):
             case "timing":
                 if fault := self._fault_of_times(answer):
                     return self._leave_out(attempt, GARBAGE, fault)
-                for device, failure in job.failures:  # so it was not the candidate
-                    self._strike(device, failure)
-                return Timed(tuple(answer), None, attempt.machine.name)
+                timed = Timed(tuple(answer), None, attempt.machine.name, attempt.device)
+                job.times.append(timed)
+                return self._settled(job) or "again"
         return None
+
+    def _wanted(self, device: str, job: Job) -> str:
+        if device in self._left_out:
+            return LEAVE
+        if job.said and not job.anybody and (others := self._witnesses(job)):
+            return TAKE if device in others else RETURN
+        return TAKE
+
+    def _witnesses(self, job: Job) -> set[str]:
+        """The devices to ask about a candidate that has been timed: those that have not been asked;
+        then, once more, the one where it took longest, which may have been disturbed."""
+        usable = self._usable()
+        if others := usable - job.asked:
+            return others
+        devices = [one.device for one in job.said]
+        longest = max(job.said, key=lambda one: one.seconds).device
+        return {longest} & usable if len(devices) == len(set(devices)) > 1 else set()
+
+    def _settled(self, job: Job, patient: bool = True) -> Timed | None:
+        """The time that counts; None if another device has to be asked first. patient: it may be
+        waited for."""
+        counts = job.times[-1]
+        if job.certain or counts.seconds < BETTER * self._best:
+            others = [one for one in job.said if one.device != counts.device]
+            if not any(one.agrees(counts) for one in others):
+                if patient and self._witnesses(job):
+                    return None
+                counts = max(job.said, key=lambda one: one.seconds)
+        for device, failure in job.failures:  # so it was not the candidate
+            kind = {"timeout": HUNG, "died": LOST}.get(failure.kind, RAISED)
+            self._strike(device, kind, failure.sentence)
+        for one in job.said:
+            if not one.agrees(counts):
+                took = f"{one.seconds:.3g} s, where {counts.device} took {counts.seconds:.3g} s"
+                self._strike(one.device, DISAGREED, took)
+        agreed = {one.device for one in job.said if one.agrees(counts)}
+        if len(agreed) > 1:
+            self._strikes -= Counter(dict.fromkeys(agreed, STRIKES))
+        return counts
 
     def _fault_of_times(self, times: Sequence[float]) -> str:
         for one in times:
@@ -557,13 +735,17 @@ class Fleet(Measure):
                 failure = Failure("timeout", told, failure.printed)
             return Timed((), failure, self._machine.name)
         if attempt.phase == "waiting":
-            return "again"
+            return self._in_vain(job) if failure.kind == "timeout" else "again"
         if failure.kind == "raised" and any(one in failure.sentence for one in _BROKEN):
             failure = Failure("died", "it ended its session on the device", failure.printed)
         if attempt.phase == "connecting":  # the candidate has not been there yet
-            self._strike(attempt.device, failure)
+            self._strike(
+                attempt.device, HUNG if failure.kind == "timeout" else LOST, failure.sentence
+            )
             return "again"
         job.failures.append((attempt.device, failure))
+        if job.times:  # another device could
+            return self._settled(job) or "again"
         if not self._blamed(job.failures):
             return "again"
         return Timed((), failure, attempt.machine.name)
@@ -574,12 +756,19 @@ class Fleet(Measure):
         where = {device for device, _ in failures}
         return len(where) > 1 or len(failures) > (1 if self.width == 1 else 2)
 
-    def _strike(self, device: str, failure: Failure) -> None:
-        kind = {"timeout": HUNG, "died": LOST}.get(failure.kind, RAISED)
-        self._happened(Event(kind, device, failure.sentence))
+    def _in_vain(self, job: Job) -> Timed | str:
+        """A second device was waited for, and none was free."""
+        if job.times:
+            return self._settled(job, patient=False)
+        job.anybody = True
+        return "again"
+
+    def _strike(self, device: str, kind: str, sentence: str) -> None:
+        self._happened(Event(kind, device, sentence))
         self._strikes[device] += 1
-        if self._strikes[device] >= STRIKES:
+        if self._strikes[device] >= STRIKES and device not in self._left_out:
             self._left_out.add(device)
+            self._happened(Event(LEFT_OUT, device))
 
     def _leave_out(self, attempt: Attempt, kind: str, sentence: str) -> str:
         if attempt.device not in self._left_out:
@@ -639,11 +828,14 @@ def time_remotely(
     path = Path(tempfile.gettempdir()) / "candidate.ll"
     tvm.compile(module, target=target).mod.write_to_file(str(path), "ll")
     connection.send(("returned", "built"))
-    wanted = False
-    while not wanted:
+    said = ""
+    while said != TAKE:
         host, port, word = free_device(tracker, key)
-        connection.send(("returned", f"{host}:{port}"))
-        wanted = connection.recv()
+        connection.send(("returned", shown((host, port))))
+        said = connection.recv()
+        if said == RETURN:  # a device whose session has ended is free at once
+            rpc.connect(host, port, word, session_timeout=CONNECT_SECONDS)
+            time.sleep(PAUSE_SECONDS)
     # The device ends a session that hangs, a little later than whoever asks has given up.
     session = rpc.connect(host, port, word, session_timeout=sum(limits) + 2)
     connection.send(("returned", machine_of(session)))

@@ -16,6 +16,7 @@ import os
 import pickle
 import platform
 import re
+import shutil
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,11 +159,27 @@ def repair(folder: Path, pickled_module: bytes) -> str:
     )
 
 
+def copy_aside(path: Path) -> Path:
+    """Keep a damaged file as it is, beside itself. Raises OSError."""
+    aside = _aside(path)
+    try:
+        shutil.copyfile(path, aside)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
 def _set_aside(path: Path) -> Path:
+    aside = _aside(path)
+    os.replace(path, aside)
+    return aside
+
+
+def _aside(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    os.replace(path, aside)
     return aside
 
 

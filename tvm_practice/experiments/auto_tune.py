@@ -83,14 +83,15 @@ def _devices(session) -> fleet.Devices | None:
     if options.tracker is None:
         return None
     with show.waiting("the tracker ..."):
-        machine = fleet.first_machine(options.tracker, options.key)
+        key = options.key or fleet.KEY
+        machine = fleet.first_machine(options.tracker, key)
     show.line(
-        f"  Measured on the devices {options.key!r} of the tracker at "
+        f"  Measured on the devices {key!r} of the tracker at "
         f"{fleet.shown(options.tracker)}: {machine.cpu}, {machine.llvm_cpu}, {machine.threads} "
         f"thread{'s' if machine.threads > 1 else ''} each.",
         "dim",
     )
-    return fleet.Devices(options.tracker, options.key, machine)
+    return fleet.Devices(options.tracker, key, machine)
 
 
 def _tell_foreign(session, devices: fleet.Devices, folder: Path, size: Size) -> None:

@@ -22,12 +22,13 @@ from tvm_practice.common.worker import Worker
 EXERCISES = ("fleet.1", "fleet.2", "fleet.3", "fleet.4")
 QUICK_COUNTS, COUNTS = (1, 2, 4), (1, 2, 4, 8)
 SLEEP = 0.1  # seconds: what a program of the growth measurement takes, without a core
-EACH = 4  # candidates for each device
+QUICK_EACH, EACH = 3, 4  # candidates for each device
 BATCH = 16
 SHOWN_DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 200)
 MANY = 100
 SIZE = 512  # of the matmul whose search and compilation are measured
-PROPOSALS = 3  # batches whose proposal is timed; the first has no model to ask
+QUICK_PROPOSALS, PROPOSALS = 2, 3  # batches that are proposed; the first has no model to ask
+SESSIONS = 3  # that are timed
 CLIENTS, REQUESTS = 8, 200  # that ask the tracker at once, and how often in all
 NOBODY = ("127.0.0.1", 1)  # a tracker that is not there
 CANDIDATES = 8  # whose compilation is timed
@@ -39,7 +40,9 @@ def run(session) -> None:
     _show_a_lost_device(session, whose["fleet.2"])
     _show_merged(session, whose["fleet.3"])
     with show.waiting("a fleet that grows, and what its parts cost ..."):
-        growth = session.call(measure_growth, QUICK_COUNTS if session.quick else COUNTS)
+        growth = session.call(
+            measure_growth, QUICK_COUNTS if session.quick else COUNTS, session.quick
+        )
         predicted = session.call(predict, growth, whose["fleet.4"])
     tell_growth(growth, predicted)
     session.report["growth"] = asdict(growth) | {"predicted": predicted}
@@ -212,12 +215,13 @@ def merge_two_files(whose: str) -> list[tuple[str, str, str, str, str]]:
 class Growth:
     """How many candidates a minute so many devices measured, and what the model rests on.
 
-    per_minute: by number of devices, all candidates ready from the start. The seconds: of the
-    search between two batches of a matmul, of compiling one of its candidates, of the tracker for a
-    request, and of a candidate on a device that sleeps.
+    per_minute: by number of devices, `each` candidates for one, all ready from the start.
+    The seconds: of the search between two batches of a matmul, of compiling one of its candidates,
+    of the tracker for a request, and of a candidate on a device that sleeps.
     """
 
     batch: int
+    each: int
     builders: int
     per_minute: dict[int, float]
     search: float
@@ -226,9 +230,10 @@ class Growth:
     measure: float
 
 
-def measure_growth(counts: Sequence[int]) -> Growth:
+def measure_growth(counts: Sequence[int], quick: bool = False) -> Growth:
     """Start so many devices and measure on them, for each count; then time the parts. Runs in a
     process that has run nothing with TVM yet."""
+    each = QUICK_EACH if quick else EACH
     from tvm.s_tir import meta_schedule as ms
 
     program, machine = fleet.sleeping_program(SLEEP), fleet.here()
@@ -245,7 +250,7 @@ def measure_growth(counts: Sequence[int]) -> Growth:
             )
             measure(fleet.variants(program, 1))  # starts what candidates' processes are forked from
             measured.clear()
-            candidates = fleet.variants(program, EACH * count)
+            candidates = fleet.variants(program, each * count)
             start = time.monotonic()
             measure(candidates)
             seconds = time.monotonic() - start
@@ -255,8 +260,8 @@ def measure_growth(counts: Sequence[int]) -> Growth:
     with fleet.on_loopback(1) as tracker:
         on_device = _time_a_session(tracker)
         request = _time_the_tracker(tracker)
-    search, build = _time_the_tuner()
-    return Growth(BATCH, threads(), per_minute, search, build, request, on_device)
+    search, build = _time_the_tuner(QUICK_PROPOSALS if quick else PROPOSALS)
+    return Growth(BATCH, each, threads(), per_minute, search, build, request, on_device)
 
 
 def _time_the_tracker(tracker: fleet.Address) -> float:
@@ -283,7 +288,7 @@ def _time_a_session(tracker: fleet.Address) -> float:
         program = Path(folder) / "program.ll"
         compiled = tvm.compile(fleet.sleeping_program(SLEEP), target=fleet.here().target())
         compiled.mod.write_to_file(str(program), "ll")
-        for _ in range(5):
+        for _ in range(SESSIONS):
             time.sleep(0.2)  # the device has come back
             start = time.monotonic()
             host, port, word = fleet.free_device(tracker, "cpu")
@@ -302,7 +307,7 @@ def _time_a_session(tracker: fleet.Address) -> float:
     return median(sessions)
 
 
-def _time_the_tuner() -> tuple[float, float]:
+def _time_the_tuner(proposals: int) -> tuple[float, float]:
     """Seconds of the search between two batches of phase 5's matmul, with a model that learns, and
     of compiling one of its candidates, with the process that does it."""
     from tvm.s_tir import meta_schedule as ms
@@ -317,9 +322,9 @@ def _time_the_tuner() -> tuple[float, float]:
         ms.cost_model.XGBModel(num_warmup_samples=BATCH, num_tuning_cores=1),
     )
     workload = database.commit_workload(task.mod)
-    task.pre_tuning(BATCH * PROPOSALS, BATCH, database=database, cost_model=model)
+    task.pre_tuning(BATCH * proposals, BATCH, database=database, cost_model=model)
     searches, builds = [], []
-    for batch in range(PROPOSALS):
+    for batch in range(proposals):
         start = time.monotonic()
         candidates = task.generate_measure_candidates()
         if batch:
@@ -379,8 +384,8 @@ def tell_growth(growth: Growth, predicted: dict[int, float]) -> None:
         ("devices", "measured", "ideal", "of ideal"),
         rows,
         f"Devices of this machine, with programs that sleep {SLEEP:.1f} s and so keep no core "
-        f"busy; {EACH} candidates for each, no search between them. Ideal is the first row times "
-        "the devices.",
+        f"busy; {growth.each} candidates for each, no search between them. Ideal is the first row "
+        "times the devices.",
     )
     show.table(
         ("stage", "seconds"),
@@ -438,7 +443,7 @@ def _key_question(session, growth: Growth, predicted: dict[int, float]) -> None:
         f"{most} devices: {growth.per_minute[most] / (alone * most):.0%} of ideal; "
         f"saturates at {limit} ({stage})"
     )
-    show.question(
+    session.question(
         "You have 100 devices. What do the last of them bring, and what would you change?",
         [
             f"**They bring** {half:.0f} candidates a minute from the 65th to the 100th, where the "

@@ -4,13 +4,13 @@
     python -m tvm_practice.labs.fleet --hint fleet.1   a nudge, when you are stuck
 
 A search is as fast as it can measure, and one machine measures one candidate at a time: two at once
-would disturb each other. So tuners measure on many machines, and often must, because the machine
-that runs the result, a phone or a board, is not the one that compiles it. TVM has three programs
-for this, which speak RPC, remote procedure calls:
+would disturb each other. So tuners measure on many machines. Often they have to: what runs the
+result, a phone or a board, is not what compiles it. TVM has three programs for this, which speak
+RPC, remote procedure calls:
 
     device    waits for somebody to connect, and runs what it is sent, in a process for each session
     tracker   knows the devices by a key, by custom the kind of machine, and hands them out
-    client    the tuner: asks the tracker for a device of a key, connects to it, sends a program
+    client    the tuner: asks the tracker for a device, connects to it, and sends it a program
 
     +--------+  which one?  +---------+  here I am   +-----------+
     | client |------------->| tracker |<-------------| device(s) |
@@ -43,11 +43,13 @@ from tvm_practice.common.exercise import exercise
 # module that looks like one of its own: calling its functions calls them there. Arguments must be
 # there too. A tensor is made on a device, and `session.cpu()` is the device at the other end.
 #
+# A program may never end, and a device that waits for it is lost to everybody. So a session is
+# given a time, after which the device ends it.
+#
 # Here is a program run on a device, and its result fetched. `tracker` is a connection to a tracker,
-# as rpc.connect_tracker(host, port) returns it:
+# as rpc.connect_tracker(host, port) returns it.
 
-SESSION_SECONDS = 30  # a device ends a session that takes longer: the program may never end
-SAMPLE_MS = 20  # a sample is so long at least: the program is called as often as that takes
+SESSION_SECONDS = 30
 
 
 def run_remotely(
@@ -68,7 +70,10 @@ def run_remotely(
 #     timer = module.time_evaluator("main", device, number=1, repeat=5, min_repeat_ms=20)
 #     timer(*tensors).results        one number of seconds for each of the 5 samples
 #
-# A sample is the mean of `number` calls, or of as many as fill `min_repeat_ms`.
+# A sample is the mean of `number` calls, or of as many more as it takes to fill `min_repeat_ms`: a
+# short program is called often enough that reading the clock does not count.
+
+SAMPLE_MS = 20
 
 
 @exercise("fleet.1", "Time a program on another machine")
@@ -86,17 +91,16 @@ def time_remotely(
 
 # --------------------------------------------------------------------------- fleet.2 whose fault?
 #
-# With one machine, a candidate that fails is a bad candidate. With twenty, there is always one that
-# is being switched off. Whose fault is a failure? If it is the candidate's, the record says so, and
-# nobody measures it again; if it is the device's, a good schedule must not be lost by it. From one
-# failure you cannot tell. An experiment can: try the same candidate somewhere else.
+# With one machine, a candidate that fails is a bad candidate. With twenty machines, one of them is
+# always being switched off. Whose fault is a failure? If it is the candidate's, the record says so,
+# and nobody measures it again; if it is the device's, a good schedule must not be lost by it. One
+# failure does not tell. An experiment does: try the same candidate somewhere else.
 #
-#     built     False: the compiler failed. It would fail everywhere.
-#     seconds   what the device said, or None if it was lost, or did not answer in time
-#
-# Some devices lie: a clock that stands still gives 0, one that is set back a negative time, a
-# program that was not run one that no CPU could reach. The last needs a bound: so many operations
-# cannot take less than `floor` seconds on this CPU.
+# Some devices do not fail but lie. A clock that stands still gives 0, one that was set back a
+# negative time, and a device that never ran the program a time that no CPU could reach. To notice
+# the last one takes a bound: so many operations cannot take less than `floor` seconds on this CPU.
+# (A clock at half speed gives times that are possible. Against that only a second device helps;
+# phase 5 asks one about every time that beats all before it.)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ class Attempt:
 
     candidate: str
     device: str = ""
-    built: bool = True
-    seconds: float | None = None
+    built: bool = True  # False: the compiler failed, as it would everywhere
+    seconds: float | None = None  # None: the device was lost, or did not answer in time
 
 
 def possible(seconds: float, floor: float) -> bool:
@@ -130,17 +134,17 @@ def judge(attempts: Sequence[Attempt], floor: float) -> tuple[dict[str, str], se
 
 # ------------------------------------------------------------------------- fleet.3 one file of many
 #
-# Several tuners, at several places, leave several files of records; some have started from a copy
-# of another's. To be of use they become one, in which nothing is missing and nothing is there
-# twice: what is there twice counts twice in every mean.
-#
-# A run is known by its time, to the last digit. Two files may both have 1.25 ms twice because one
-# was copied from the other; then it was measured twice, not four times. Python's Counter knows how
-# often each value is there, and `a | b` of two Counters has each as often as the one that has it
-# most often; `counts.elements()` lists them again.
+# Several tuners leave several files of records, and some began with a copy of another's. To be of
+# use, the files become one, in which nothing is missing and nothing is there twice: what is there
+# twice counts twice in every mean.
 #
 # A time belongs to a machine. The fastest schedule of one CPU may be a slow one on another, so the
 # same schedule on two machines is two records.
+#
+# A run is known by its time, to the last digit. If two files both have 1.25 ms twice, one has it
+# from the other, and it was measured twice, not four times. Python's Counter knows how often each
+# value is there; `a | b` of two Counters has each as often as the one that has it most often, and
+# `counts.elements()` lists the values again.
 
 
 @dataclass(frozen=True)
@@ -174,15 +178,15 @@ def merge(a: Sequence[Record], b: Sequence[Record]) -> list[Record]:
 #
 # Candidates come in batches: the search proposes some, all are measured, the model learns, and the
 # next batch is better. Within a batch, everything goes on at once: while the devices measure, the
-# client compiles what comes next. Then the slowest stage sets the pace, and that is not always the
+# client compiles what comes next. So the slowest stage sets the pace, and that is not always the
 # devices. A batch of `batch` candidates passes
 #
 #     builders   of which each compiles a candidate in `build` seconds
 #     tracker    which hands out one device after the other, each in `request` seconds
 #     devices    of which each measures a candidate in `measure` seconds
 #
-# and `search` seconds pass between two batches, in which no device has anything to do. No candidate
-# can be halved: 16 of them on 5 devices take as long as 20.
+# and between two batches the search takes `search` seconds, in which no device has anything to do.
+# No candidate can be halved: 16 of them on 5 devices take as long as 20.
 
 
 @dataclass(frozen=True)
@@ -209,5 +213,5 @@ def candidates_per_minute(devices: int, builders: int, batch: int, costs: Costs)
 
 # When you run this file, it starts a tracker and devices on this machine, whose programs sleep (so
 # that two cores are enough for many), takes one of them away in the middle, and counts candidates
-# per minute. Before you look: you have 100 devices. What do the last fifty of them bring, and what
-# would you change?
+# per minute. Before you look: you have 100 devices. What do the last of them bring, and what would
+# you change?
