@@ -1,11 +1,15 @@
-"""Make the README's tables and pictures from a bench: `./practice python docs/make_figures.py`.
+"""Make the README's tables and pictures from what was measured:
 
-Reads benchmarks/cpu.json, writes the tables into README.md between their markers, and draws the
-pictures beside this file; `--tables` writes only the tables. The access pattern needs no
-measurement: it is drawn from the schedules. What is measured, on a machine that does nothing else,
-is measured by
+    ./practice python docs/make_figures.py
+
+Reads benchmarks/cpu.json and whole_models.json, writes tables and sentences into README.md between
+their markers, and draws the pictures beside this file; `--tables` writes only the text. The access
+pattern needs no measurement: it is drawn from the schedules. What is measured, on a machine that
+does nothing else, is measured by
 
     ./practice python -m tvm_practice.bench --json benchmarks/cpu.json
+    ./practice python -m tvm_practice.labs.whole_models --figures \\
+        --json benchmarks/whole_models.json
 """
 
 from __future__ import annotations
@@ -20,13 +24,17 @@ from typing import Any
 from tvm_practice.bench import limit, short, size_text
 from tvm_practice.common import roofline, show, worker
 from tvm_practice.common.exercise import REFERENCE
-from tvm_practice.experiments import manual_schedule
+from tvm_practice.experiments import manual_schedule, model_figures
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 README = ROOT / "README.md"
 JSON = ROOT / "benchmarks" / "cpu.json"
 START, END = "<!-- table: docs/make_figures.py -->", "<!-- end of table -->"
+MODELS = ROOT / "benchmarks" / "whole_models.json"
+MODELS_PICTURE = DOCS / "whole_models.png"
+MODELS_START = "<!-- whole models: docs/make_figures.py -->"
+MODELS_END = "<!-- end of whole models -->"
 
 RIVALS = ("NumPy", "torch", "torch.compile", "tuned")
 # The size at which the ladder is shown step by step.
@@ -164,8 +172,33 @@ def tables(report: dict[str, Any]) -> str:
 
 
 def with_table(readme: str, report: dict[str, Any]) -> str:
-    block = f"{START}\n\n{tables(report)}\n\n{END}"
-    return re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: block, readme, flags=re.S)
+    return _between(readme, START, END, tables(report))
+
+
+def with_models(readme: str, report: dict[str, Any]) -> str:
+    return _between(readme, MODELS_START, MODELS_END, models(report))
+
+
+def _between(readme: str, start: str, end: str, text: str) -> str:
+    block = f"{start}\n\n{text}\n\n{end}"
+    return re.sub(re.escape(start) + ".*?" + re.escape(end), lambda _: block, readme, flags=re.S)
+
+
+def models(report: dict[str, Any]) -> str:
+    """What was measured of whole models, in sentences, and where it comes from."""
+    machine = report["machine"]
+    shown = (
+        "![ResNet-18 tuned, in eager PyTorch and with torch.compile as bars, and where the tuned "
+        "one's time goes, kernel by kernel](docs/whole_models.png)"
+    )
+    source = (
+        f"{machine['threads']} threads of an {machine['cpu']} ({machine['llvm_cpu']}), torch "
+        f"{machine['torch']}, {machine['busy_cores']:.1f} cores busy with other programs before "
+        f"the run; medians of up to {report['rounds']} paired rounds, verdicts as above. The "
+        "samples are in [benchmarks/whole_models.json](benchmarks/whole_models.json); "
+        "`./practice python -m tvm_practice.labs.whole_models --figures --json FILE` measures them."
+    )
+    return "\n\n".join([*model_figures.sentences(report), shown, source])
 
 
 def draw(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -185,10 +218,20 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
     return paths
 
 
+def draw_models(path: Path) -> Path:
+    model_figures.draw(path, json.loads(MODELS.read_text()))
+    return path
+
+
 if __name__ == "__main__":
     if not JSON.exists():
         sys.exit(f"there is no {JSON}; python -m tvm_practice.bench --json {JSON} makes it.")
     report = read_report()
-    README.write_text(with_table(README.read_text(), report))
+    readme = with_table(README.read_text(), report)
+    if MODELS.exists():
+        readme = with_models(readme, json.loads(MODELS.read_text()))
+    README.write_text(readme)
     if "--tables" not in sys.argv:
         print(*draw(report, DOCS), sep="\n")
+        if MODELS.exists():
+            print(draw_models(MODELS_PICTURE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 from pathlib import Path
@@ -31,6 +32,73 @@ def test_the_tables_in_the_readme_are_made_from_the_committed_json() -> None:
     report = figures.read_report()
     assert report["complete"]
     assert figures.with_table(readme, report) == readme
+
+
+def test_what_the_readme_says_of_whole_models_is_made_from_the_committed_json() -> None:
+    figures = make_figures()
+    readme = figures.README.read_text()
+    assert readme.count(figures.MODELS_START) == readme.count(figures.MODELS_END) == 1
+    if not figures.MODELS.exists():
+        assert "benchmarks/whole_models.json" not in readme
+        return
+    assert figures.with_models(readme, json.loads(figures.MODELS.read_text())) == readme
+    assert figures.MODELS_PICTURE.exists()
+
+
+def models_report(tuned: float, eager: float) -> dict[str, object]:
+    """A report whose samples jitter by 3% around these seconds."""
+
+    def one(competitor: str, seconds: float) -> dict[str, object]:
+        jitter = [0.97 + 0.06 * (7 * n % 12) / 11 for n in range(12)]
+        samples = [seconds * (more if competitor == "tuned" else 1.0) for more in jitter]
+        return {
+            "competitor": competitor,
+            "median_s": seconds,
+            "samples_s": samples,
+            "calls_per_sample": 1,
+        }
+
+    seconds = {"FMA peak": 1.0, "tuned": tuned, "PyTorch, eager": eager}
+    return {
+        "machine": {name: name.upper() for name in ("cpu", "llvm_cpu", "torch")}
+        | {"threads": 2, "busy_cores": 0.0},
+        "rounds": 12,
+        "confidence": 0.95,
+        "margin": 0.02,
+        "models": [
+            {
+                "model": "resnet18",
+                "peak_gflops": 200.0,
+                "searches": [{"minutes": 20.0}, {"minutes": 4.0}],
+                "results": [one(*known) for known in seconds.items()],
+                "tasks": [
+                    {"task": name, "weight": 2, "flops": 1e8, "seconds": 0.002, "trials": 700}
+                    for name in ("fused_conv2d_add", "mean")
+                ],
+            }
+        ],
+    }
+
+
+def test_the_words_on_whole_models_follow_from_the_samples() -> None:
+    figures = make_figures()
+    even, faster, slower = (figures.models(models_report(0.02, at)) for at in (0.02, 0.025, 0.016))
+    assert "ResNet-18, tuned, against eager PyTorch: cannot tell at this noise" in even
+    assert "ResNet-18, tuned, is 1.25x faster than eager PyTorch" in faster
+    assert "ResNet-18, tuned, is 1.25x slower than eager PyTorch" in slower
+    assert "**ResNet-18**, batch 1, takes 20.0 ms with the schedules that 24 minutes" in even
+    assert "found in 1,400 trials and 25.0 ms with eager PyTorch." in faster
+    readme = f"before\n{figures.MODELS_START}\nold\n{figures.MODELS_END}\nafter\n"
+    written = figures.with_models(readme, models_report(0.02, 0.02))
+    assert "old" not in written
+    assert written.startswith("before\n") and written.endswith("after\n")
+
+
+def test_the_picture_of_whole_models_is_drawn_from_the_json(tmp_path, monkeypatch) -> None:
+    figures = make_figures()
+    monkeypatch.setattr(figures, "MODELS", tmp_path / "whole_models.json")
+    figures.MODELS.write_text(json.dumps(models_report(0.02, 0.025)))
+    assert figures.draw_models(tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
 def result(size: list[int], competitor: str, gflops: float, **more: object) -> dict[str, object]:

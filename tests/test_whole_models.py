@@ -1,78 +1,201 @@
-"""The lab on whole models: its searches stop, go on and are applied; foreign records are told."""
+"""The lab on whole models: its searches are stopped and killed, go on, and are applied; a lucky
+time is not believed; foreign records are told."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tests.learner import Learner
 from tvm_practice.common import records
 from tvm_practice.common.exercise import REFERENCE
 from tvm_practice.common.worker import call
+from tvm_practice.experiments import model_figures
 from tvm_practice.experiments import whole_models as lab
 
 WHOSE = dict.fromkeys(lab.EXERCISES, REFERENCE)
 
 
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> Path:
-    """A folder with the records of a search for the small model, one batch of trials or more."""
-    root = tmp_path_factory.mktemp("records")
-    assert lab.tune_model("small", 0.02, 0, root) == 0
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """A folder with the small model, prepared, and the records of a search for it, one batch of
+    trials or more; made once, by whichever of pytest's processes comes first."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    root /= "whole_models"
+    with open(f"{root}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            unfinished = root.with_suffix(".new")
+            unfinished.mkdir()
+            assert lab.tune_model("small", 0.02, 0, unfinished) == 0
+            prepared = call(lab.prepare, "small", str(unfinished), WHOSE)
+            (unfinished / "prepared").write_bytes(pickle.dumps(replace(prepared, folder=root)))
+            unfinished.rename(root)
     return root
 
 
-@pytest.fixture(scope="module")
-def prepared(tuned: Path) -> lab.Prepared:
-    return call(lab.prepare, "small", str(tuned), WHOSE)
+@pytest.fixture
+def tuned(made: Path, tmp_path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(made, tmp_path / "tuned")
+    return tmp_path / "tuned"
 
 
-def lines(root: Path) -> int:
-    return sum(len(one.read_text().splitlines()) for one in root.glob(f"small/*/{records.RECORDS}"))
+@pytest.fixture
+def prepared(made: Path) -> lab.Prepared:
+    return pickle.loads((made / "prepared").read_bytes())
 
 
-def verified(prepared: lab.Prepared, best: dict[str, lab.Best]) -> bool:
-    """Compiles the model with these schedules, and compares its result with PyTorch's."""
-    return lab.make_compiled(prepared, best, 0.0).verified
+def schedules(root: Path) -> dict[str, list]:
+    """The schedules on record, task by task, in the order in which they were measured."""
+    return {
+        path.parent.name: [json.loads(line)[1][0] for line in path.read_text().splitlines()]
+        for path in root.glob(f"small/*/{records.RECORDS}")
+    }
+
+
+def records_in(root: Path) -> Path:
+    """The longest file of records."""
+    return max(root.glob(f"small/*/{records.RECORDS}"), key=lambda path: path.stat().st_size)
+
+
+def number(found: dict[str, list]) -> int:
+    return sum(map(len, found.values()))
 
 
 def test_what_a_search_found_is_applied_and_computes_the_same(tuned: Path, prepared) -> None:
-    best = lab.known_best(prepared, tuned)
+    best, _ = lab.known_best(prepared, tuned)
     assert best, "a search of one batch has a best schedule"
     names = {task.name for task in prepared.tasks}
     assert set(best) <= names
-    assert call(verified, prepared, best)
-    seconds = call(lab.seconds_of_kernels, prepared, best, 1)
-    assert {kernel for task in prepared.tasks for kernel in task.kernels} <= set(seconds)
+    watched = call(lab.watch, prepared, best, lab.INPUTS, 1)
+    assert len(watched.errors) == lab.INPUTS
+    assert {kernel for task in prepared.tasks for kernel in task.kernels} <= set(watched.seconds)
 
 
 def test_a_search_goes_on_and_a_damaged_line_costs_only_itself(tuned: Path, capsys) -> None:
-    before = lines(tuned)
-    (damaged,) = list(tuned.glob(f"small/*/{records.RECORDS}"))[:1]
+    before = number(schedules(tuned))
+    damaged = records_in(tuned)
     damaged.write_text(damaged.read_text() + '{"half a li')
     assert lab.tune_model("small", 0.02, 0, tuned) == 0
     assert "1 of" in capsys.readouterr().out
-    assert lines(tuned) > before
-    found = lab.read_found(lab.file_of("small", tuned))
-    assert found.about["trials"] == lines(tuned)
+    after = number(schedules(tuned))
+    assert after > before
+    assert lab.read_found(lab.file_of("small", tuned)).about["trials"] == after
+
+
+def test_a_lucky_time_is_not_believed(tuned: Path) -> None:
+    path = records_in(tuned)
+    known = [json.loads(line) for line in path.read_text().splitlines()]
+    lucky = next(one for one in known if len(one[1][1]) == 1 and one[1][1][0] < 1)
+    lucky[1][1] = [1e-12]
+    path.write_text("".join(json.dumps(record) + "\n" for record in known))
+    assert lab.tune_model("small", 0, 0, tuned) == 0
+    runs = records.runs_of_records(path.parent)[known.index(lucky)]
+    assert len(runs) > 1, "the fastest record is timed again"
+    best = lab.read_found(lab.file_of("small", tuned)).best
+    assert all(one.seconds > 1e-9 for one in best.values())
+
+
+def tuning(course: Learner, minutes: float) -> subprocess.Popen:
+    """The command, in a process of its own."""
+    options = ["--tune", "--model", "small", "--minutes", str(minutes)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tvm_practice.labs.whole_models", *options],
+        cwd=course.folder,
+        env=course.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until_more(process: subprocess.Popen, root: Path, than: int) -> dict[str, list]:
+    """Wait until there are more schedules on record; they are what must be kept."""
+    end = time.monotonic() + 120
+    while number(schedules(root)) <= than:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "no schedule was measured"
+        time.sleep(0.05)
+    return schedules(root)
+
+
+def kept(before: dict[str, list], after: dict[str, list]) -> bool:
+    return all(after[task][: len(found)] == found for task, found in before.items())
+
+
+def test_a_search_that_is_stopped_and_killed_keeps_every_schedule(tmp_path: Path) -> None:
+    course = Learner(tmp_path / "course")
+    root = course.folder / "records" / "whole_models"
+    stopped = tuning(course, 5)
+    first = until_more(stopped, root, than=2)
+    stopped.send_signal(signal.SIGINT)
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130, output
+    assert "Every record is kept" in output
+    assert kept(first, schedules(root))
+    found = lab.read_found(lab.file_of("small", root))
+    assert found.about["trials"] == number(schedules(root))
+
+    killed = tuning(course, 5)
+    second = until_more(killed, root, than=number(schedules(root)) + 1)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert kept(first, second)
+
+    last = tuning(course, 0)
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, output
+    assert kept(second, schedules(root))
+    found = lab.read_found(lab.file_of("small", root))
+    assert found.about["trials"] == number(schedules(root)) >= number(second)
 
 
 def test_records_of_another_machine_are_told_and_used(tuned, prepared, tmp_path, capsys) -> None:
     found = lab.read_found(lab.file_of("small", tuned))
     other = replace(found, about={**found.about, "cpu": "a Cray-1", "threads": 64})
     lab.write_found(lab.file_of("small", tmp_path), other)
-    assert lab.known_best(prepared, tmp_path).keys() == found.best.keys()
+    best, _ = lab.known_best(prepared, tmp_path)
+    assert best.keys() == found.best.keys()
     said = " ".join(capsys.readouterr().out.split())
     assert "These records are foreign: a Cray-1 there" in said
     assert "64 there" in said
+
+
+def test_of_records_found_here_and_shipped_the_faster_counts(
+    tuned, prepared, tmp_path, monkeypatch
+) -> None:
+    found = lab.read_found(lab.file_of("small", tuned))
+    fast = {name: replace(one, seconds=one.seconds / 2) for name, one in found.best.items()}
+    monkeypatch.setattr(lab, "SHIPPED", tmp_path)
+    lab.write_found(lab.file_of("small", tmp_path), replace(found, best=fast))
+    assert lab.known_best(prepared, tuned)[0] == fast
+    cray = {**found.about, "cpu": "a Cray-1"}
+    lab.write_found(lab.file_of("small", tmp_path), lab.Found(cray, fast))
+    best, searches = lab.known_best(prepared, tuned)
+    assert best == found.best, "what another machine measured is no measure here"
+    assert searches == [found.about]
 
 
 def test_records_of_another_program_are_left_aside(tuned, prepared, tmp_path) -> None:
     found = lab.read_found(lab.file_of("small", tuned))
     other = {name: replace(one, program="another") for name, one in found.best.items()}
     lab.write_found(lab.file_of("small", tmp_path), replace(found, best=other))
-    assert lab.known_best(prepared, tmp_path) == {}
+    assert lab.known_best(prepared, tmp_path) == ({}, [])
 
 
 def test_a_file_of_records_that_cannot_be_read_is_told(tmp_path, capsys) -> None:
@@ -80,6 +203,22 @@ def test_a_file_of_records_that_cannot_be_read_is_told(tmp_path, capsys) -> None
     path.write_bytes(b"no archive")
     assert lab.read_found(path) is None
     assert "cannot be read" in capsys.readouterr().out
+
+
+def test_the_figures_are_measured_by_one_command(made, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(lab, "ROOT", made)
+    monkeypatch.setattr(model_figures, "ROUNDS", 2)
+    monkeypatch.setitem(model_figures.MEASURED, "small", (lab.TUNED, lab.EAGER))
+    json_path, plot = tmp_path / "figures" / "it.json", tmp_path / "figures" / "it.png"
+    options = ["--figures", "--model", "small", "--json", str(json_path), "--plot", str(plot)]
+    done = CliRunner().invoke(model_figures.figures_command, options)
+    assert done.exit_code == 0, done.output
+    (model,) = json.loads(json_path.read_text())["models"]
+    samples = {one["competitor"]: len(one["samples_s"]) for one in model["results"]}
+    assert samples == {"FMA peak": 2, lab.TUNED: 2, lab.EAGER: 2}
+    assert all(one["verified"] for one in model["results"])
+    assert sum(task["trials"] for task in model["tasks"]) == number(schedules(made))
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_shipped_records_are_for_the_kernels_of_today(tmp_path) -> None:
@@ -90,4 +229,4 @@ def test_the_shipped_records_are_for_the_kernels_of_today(tmp_path) -> None:
     assert {task.name: task.program for task in prepared.tasks if task.name in shipped.best} == {
         name: one.program for name, one in shipped.best.items()
     }
-    assert call(verified, prepared, shipped.best)
+    assert call(lab.watch, prepared, shipped.best, lab.INPUTS, 1).errors, "verified"

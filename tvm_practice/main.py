@@ -39,7 +39,7 @@ from tvm_practice.common.exercise import (
     lesson_module,
     lesson_path,
 )
-from tvm_practice.common.own_model import Refused
+from tvm_practice.common.own_function import Refused
 from tvm_practice.common.status import (
     ANSWER_WRONG,
     COULD_NOT_RUN,
@@ -65,7 +65,7 @@ class Options:
     trials: int | None
     model: str | None = None  # the learner's own, for the lab on deployment
     tracker: tuple[str, int] | None = None
-    key: str = "cpu"
+    key: str | None = None
 
     @property
     def kind(self) -> str:
@@ -103,8 +103,9 @@ class Session:
 
     @property
     def records(self) -> Path:
-        """Where this lesson keeps what it must find again in a later run."""
-        return _folder(RECORDS / self.lesson)
+        """Where this lesson keeps what it must find again in a later run; to be made by whoever
+        writes there."""
+        return RECORDS / self.lesson
 
     def size(
         self, quick: int, full: int, multiples: tuple[int, int, int] = (1, 1, 1)
@@ -283,6 +284,10 @@ def _relative(path: Path) -> Path:
 
 def run_lessons(lessons: Sequence[str], options: Options) -> int:
     """Run the lessons in order, then the summary if there are several; return the exit status."""
+    if options.key and not options.tracker:
+        return _refuse("--key names devices of a tracker; give --tracker HOST:PORT with it.")
+    if options.tracker and ("auto_tune" not in lessons or options.kind != CPU):
+        return _refuse("--tracker is for phase 5 with --target cpu; nothing else measures there.")
     try:
         target.check_usable(options.target)
     except target.UnusableTarget as error:
@@ -308,6 +313,10 @@ def run_lessons(lessons: Sequence[str], options: Options) -> int:
         return INTERRUPTED
     except (target.UnusableTarget, UnusableSize, BrokenLesson, Refused) as error:
         return _refuse(str(error))
+    except PermissionError as error:
+        return _refuse(
+            f"{_relative(Path(error.filename or 'a folder'))} cannot be used: {error.strerror}."
+        )
     except worker.WorkerFailed as error:
         if error.failure.printed.strip():
             show.line("\n".join(error.failure.printed.strip().splitlines()[-12:]), "dim")
@@ -507,7 +516,7 @@ RUN_OPTIONS = (
     click.option(
         "--tracker", type=ADDRESS, help="Phase 5 measures on the devices of this RPC tracker."
     ),
-    click.option("--key", default="cpu", help="Which of the tracker's devices; cpu if not given."),
+    click.option("--key", help="Which of the tracker's devices; cpu if not given."),
 )
 
 
@@ -529,6 +538,15 @@ _OF_LESSON = {
             help="Your own PyTorch model: a function that returns it and example inputs.",
         ),
     )
+}
+
+
+# What else a lesson's program does, by the flag that asks for it.
+_OTHER_COMMANDS = {
+    "whole_models": {
+        "--tune": ("tvm_practice.experiments.whole_models", "tune_command"),
+        "--figures": ("tvm_practice.experiments.model_figures", "figures_command"),
+    }
 }
 
 
@@ -582,14 +600,14 @@ def _command(
 
 def run_lesson_from_command_line(lesson: str) -> int:
     """The entry of `python -m tvm_practice.<phase>` and of the labs; returns the exit status."""
-    if "--tune" in sys.argv[1:] and lesson == "whole_models":
-        from tvm_practice.experiments.whole_models import tune_command
-
-        return _status_of(tune_command)
+    for flag, (module, name) in _OTHER_COMMANDS.get(lesson, {}).items():
+        if flag in sys.argv[1:]:
+            return _status_of(getattr(importlib.import_module(module), name))
+    others = [f"{flag} --help" for flag in _OTHER_COMMANDS.get(lesson, ())]
     return _status_of(
         _command(
             f"python -m {lesson_module(lesson)}",
-            f"{TITLES[lesson]}.",
+            f"{TITLES[lesson]}." + (f" It has other uses: {', '.join(others)}." if others else ""),
             (lesson,),
             _OF_LESSON.get(lesson, ()),
         )

@@ -19,41 +19,47 @@ def _each(scale):
     return scale[:, None, None, None]
 
 
-@wrong("whole_models.1", "applied to the input channels")
+@wrong("whole_models.1", "applied to the input channels", hint="from the last dimension")
 def fold_into_the_input_channels(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma / np.sqrt(variance + epsilon)
     return weight * scale[None, :, None, None], beta - mean * scale
 
 
-@wrong("whole_models.1", "epsilon is left out")
+@wrong("whole_models.1", "epsilon is left out", hint="from the inside")
 def fold_without_epsilon(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma / np.sqrt(variance)
     return weight * _each(scale), beta - mean * scale
 
 
-@wrong("whole_models.1", "epsilon was added to the square root")
+@wrong("whole_models.1", "epsilon was added to the square root", hint="from the inside")
 def fold_with_epsilon_outside(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma / (np.sqrt(variance) + epsilon)
     return weight * _each(scale), beta - mean * scale
 
 
-@wrong("whole_models.1", "instead of its square root")
+@wrong("whole_models.1", "instead of its square root", hint="from the inside")
 def fold_with_the_variance(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma / (variance + epsilon)
     return weight * _each(scale), beta - mean * scale
 
 
-@wrong("whole_models.1", "it is beta alone")
+@wrong("whole_models.1", "it is beta alone", hint="which two terms stay")
 def fold_without_the_mean(weight, gamma, beta, mean, variance, epsilon):
     return weight * _each(gamma / np.sqrt(variance + epsilon)), beta
 
 
-@wrong("whole_models.1", "subtracted unscaled")
+@wrong("whole_models.1", "subtracted unscaled", hint="which two terms stay")
 def fold_with_the_mean_unscaled(weight, gamma, beta, mean, variance, epsilon):
     return weight * _each(gamma / np.sqrt(variance + epsilon)), beta - mean
 
 
-@wrong("whole_models.1", "changed one of its arguments")
+@wrong("whole_models.1", "the mean was added", hint="which two terms stay")
+def fold_with_the_mean_added(weight, gamma, beta, mean, variance, epsilon):
+    scale = gamma / np.sqrt(variance + epsilon)
+    return weight * _each(scale), beta + mean * scale
+
+
+@wrong("whole_models.1", "changed one of its arguments", hint="writes into a")
 def fold_in_place(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma / np.sqrt(variance + epsilon)
     weight *= _each(scale)
@@ -91,40 +97,50 @@ def _passes(module, *passes):
     return tvm.transform.Sequential(list(passes))(module)
 
 
-@wrong("whole_models.2", "crashes on them")
+@wrong("whole_models.2", "crashes on them", hint="behind which of your lines")
 def optimize_the_layout_right_after_the_norms(module):
     return _passes(module, NORM, LAYOUT, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "ConvertLayout ran before FoldBatchnormToConv2D")
+@wrong(
+    "whole_models.2",
+    "ConvertLayout ran before FoldBatchnormToConv2D",
+    hint="behind which of your lines",
+)
 def optimize_the_layout_first(module):
     return _passes(module, LAYOUT, NORM, FOLD, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "ConvertLayout has not run")
+@wrong("whole_models.2", "ConvertLayout has not run", hint="which of your passes takes these away")
 def optimize_as_in_phase_4(module):
     return _passes(module, NORM, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "read nothing but constants")
+@wrong("whole_models.2", "read nothing but constants", hint="does a FoldConstant follow it")
 def optimize_without_folding_the_weights(module):
     return _passes(module, NORM, FOLD, LAYOUT, LEGALIZE, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "ConvertLayout ran after LegalizeOps")
+@wrong("whole_models.2", "ConvertLayout ran after LegalizeOps", hint="behind which of your lines")
 def optimize_the_layout_of_kernels(module):
     return _passes(module, NORM, LEGALIZE, FOLD, LAYOUT, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "a weight is a const")
+@wrong("whole_models.2", "a weight is a const", hint="each letter of the second")
 def optimize_with_the_weights_as_ohwi(module):
     layout = transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "OHWI"]})
     return _passes(module, NORM, FOLD, layout, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
 
 
-@wrong("whole_models.2", "did not know the class of any kernel")
+@wrong("whole_models.2", "did not know the class of any kernel", hint="notes each kernel's class")
 def optimize_without_classes(module):
     return _passes(module, NORM, FOLD, LAYOUT, LEGALIZE, FOLD, GROUP, FUSE)
+
+
+@wrong("whole_models.2", "returned the module as it was given", hint="What becomes of that")
+def optimize_and_drop_the_result(module):
+    _passes(module, NORM, FOLD, LAYOUT, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
+    return module
 
 
 @right("whole_models.2")
@@ -147,33 +163,33 @@ def _with(model, example, shapes):
     return from_exported_program(export(model, (example,), dynamic_shapes=shapes), **AS_CONSTANTS)
 
 
-@wrong("whole_models.3", "and no other. Leave dimension 0 open")
+@wrong("whole_models.3", "and no other. Leave dimension 0 open", hint="what does it map")
 def import_one_batch(model, example, most):
     return from_exported_program(export(model.eval(), (example,)), **AS_CONSTANTS)
 
 
-@wrong("whole_models.3", "does not say how large a batch may be")
+@wrong("whole_models.3", "does not say how large a batch may be", hint="two bounds")
 def import_without_a_maximum(model, example, most):
     return _with(model.eval(), example, ({0: Dim("batch", min=1)},))
 
 
-@wrong("whole_models.3", "the smallest batch is 2")
+@wrong("whole_models.3", "the smallest batch is 2", hint="two bounds")
 def import_batches_of_two_and_more(model, example, most):
     return _with(model.eval(), example, ({0: Dim("batch", min=2, max=most)},))
 
 
-@wrong("whole_models.3", "only dimension 0 varies")
+@wrong("whole_models.3", "Only dimension 0 varies", hint="Which key")
 def import_with_another_dimension(model, example, most):
     return _with(model.eval(), example, ({1: Dim("batch", min=1, max=most)},))
 
 
-@wrong("whole_models.3", "The parameters were kept as inputs")
+@wrong("whole_models.3", "The parameters were kept as inputs", hint="with two options")
 def import_parameters_too(model, example, most):
     program = export(model.eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1, max=most)},))
     return from_exported_program(program, keep_params_as_input=True, unwrap_unit_return_tuple=True)
 
 
-@wrong("whole_models.3", "in training mode")
+@wrong("whole_models.3", "in training mode", hint="keeps its mode")
 def import_in_training(model, example, most):
     return _with(model, example, ({0: Dim("batch", min=1, max=most)},))
 
@@ -211,12 +227,12 @@ def converters_without_the_overload():
     }
 
 
-@wrong("whole_models.4", "It computes erf, not 1 - erf")
+@wrong("whole_models.4", "It computes erf, not 1 - erf", hint="at these two")
 def converters_to_erf():
     return {"erfc.default": lambda node, it: _emit(it, relax.op.erf(it.env[node.args[0]]))}
 
 
-@wrong("whole_models.4", "It computes 1 + erf")
+@wrong("whole_models.4", "It computes 1 + erf", hint="at these two")
 def converters_to_a_sum():
     return {
         "erfc.default": lambda node, it: _emit(
@@ -225,7 +241,7 @@ def converters_to_a_sum():
     }
 
 
-@wrong("whole_models.4", "erf - 1, the negative")
+@wrong("whole_models.4", "erf - 1, the negative", hint="at these two")
 def converters_turned_round():
     return {
         "erfc.default": lambda node, it: _emit(
@@ -234,12 +250,14 @@ def converters_turned_round():
     }
 
 
-@wrong("whole_models.4", "its value in Relax is importer.env[node.args[0]]")
+@wrong(
+    "whole_models.4", "its value in Relax is importer.env[node.args[0]]", hint="hypot has this line"
+)
 def converters_of_the_node():
     return {"erfc.default": lambda node, it: _emit(it, relax.op.erf(node.args[0]))}
 
 
-@wrong("whole_models.4", "expected a dictionary")
+@wrong("whole_models.4", "expected a dictionary", hint="looks an operator's name up")
 def converters_the_function_alone():
     return lambda node, importer: None
 
@@ -266,37 +284,37 @@ def converters_with_the_importers_own():
 # ----------------------------------------------------------------------------------------------- 5
 
 
-@wrong("whole_models.5", "The model calls it 4 times")
+@wrong("whole_models.5", "The model calls it 4 times", hint="three numbers")
 def next_without_weights(tasks):
     worth = [task.seconds / (task.batches + 1) for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "has had 3 batches already")
+@wrong("whole_models.5", "has had 3 batches already", hint="three numbers")
 def next_the_most_expensive(tasks):
     worth = [task.weight * task.seconds for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "deserves a batch only after")
+@wrong("whole_models.5", "deserves a batch only after", hint="divides what a task is worth")
 def next_by_turns(tasks):
     least = min(task.batches for task in tasks)
     waiting = [n for n, task in enumerate(tasks) if task.batches == least]
     return max(waiting, key=lambda n: tasks[n].weight * tasks[n].seconds)
 
 
-@wrong("whole_models.5", "ZeroDivisionError")
+@wrong("whole_models.5", "ZeroDivisionError", hint="was never measured")
 def next_without_the_one(tasks):
     worth = [task.weight * task.seconds / task.batches for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "expected the place of a task")
+@wrong("whole_models.5", "expected the place of a task", hint="the place of a value")
 def next_the_task_itself(tasks):
     return max(tasks, key=lambda task: task.weight * task.seconds / (task.batches + 1))
 
 
-@wrong("whole_models.5", "Of equals it is the first")
+@wrong("whole_models.5", "Of equals it is the first", hint="keep the first of equals")
 def next_the_last_of_equals(tasks):
     return max(
         range(len(tasks)),
@@ -304,7 +322,7 @@ def next_the_last_of_equals(tasks):
     )
 
 
-@wrong("whole_models.5", "the slowest comes first")
+@wrong("whole_models.5", "the slowest comes first", hint="with the most to save")
 def next_the_cheapest(tasks):
     worth = [task.weight * task.seconds / (task.batches + 1) for task in tasks]
     return worth.index(min(worth))

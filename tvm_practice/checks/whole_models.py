@@ -7,41 +7,30 @@ check should not take a minute.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tvm_practice.checks import Trial, check
-from tvm_practice.checks.relay_import import (
-    _check_interface,
-    _check_structure,
-    _kind,
-    _module,
-    _says,
+from tvm_practice.checks.imported import (
+    check_interface,
+    check_mode,
+    check_structure,
     expected,
+    module_of,
+    run,
+    says,
 )
 from tvm_practice.common import verify
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
 from tvm_practice.common.graph import KERNEL, Graph, graph
-from tvm_practice.common.target import cpu_target
-from tvm_practice.common.verify import Wrong
-
-if TYPE_CHECKING:
-    from tvm import IRModule
+from tvm_practice.common.verify import Wrong, a_or_an
 
 PICTURES = (2, 3, 24, 16)
-
-
-def _run(module: IRModule, *batches: np.ndarray) -> list[np.ndarray]:
-    """The results of a module's "main" for some batches."""
-    import tvm
-    from tvm import relax
-
-    machine = relax.VirtualMachine(tvm.compile(module, target=cpu_target()), tvm.cpu())
-    return [machine["main"](tvm.runtime.tensor(batch)).numpy() for batch in batches]
 
 
 # ----------------------------------------------------------------------------------------------- 1
@@ -57,6 +46,23 @@ def _run(module: IRModule, *batches: np.ndarray) -> list[np.ndarray]:
         ),
         "`return weight * scale[:, None, None, None], beta - mean * scale`",
     ),
+    told={
+        "input channels": (
+            "NumPy lines up shapes from the last dimension. How many have to follow that of the "
+            "scale, so that it meets the first of the weight's four?"
+        ),
+        "epsilon (is left out|was added)|instead of its square root": (
+            "Read the denominator in the comment from the inside: what is added to what first, "
+            "and what is then done to the sum?"
+        ),
+        "the bias is not": (
+            "Where the convolution gives 0, the bias alone is the result. Put y = 0 into the "
+            "formula in the comment: which two terms stay?"
+        ),
+        "changed one of its arguments": (
+            "`a *= b` writes into a, `a * b` makes an array of its own. Which of your lines writes?"
+        ),
+    },
 )
 def fold_batch_norm(body: Callable, trial: Trial) -> None:
     rng = trial.rng
@@ -73,7 +79,7 @@ def fold_batch_norm(body: Callable, trial: Trial) -> None:
         if any(not np.array_equal(*pair) for pair in zip(given, copies, strict=True)):
             raise Wrong(f"{call} changed one of its arguments; they are only to be read.")
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            raise Wrong(f"{call} returned {_kind(returned)}; expected a pair (weight, bias).")
+            raise Wrong(f"{call} returned {a_or_an(returned)}; expected a pair (weight, bias).")
         got, bias = (np.asarray(one) for one in returned)
         _check_shape(got, weight.shape, f"{call}: the weight")
         _check_shape(bias, (outputs,), f"{call}: the bias")
@@ -170,6 +176,33 @@ def _guard() -> Any:
             "AnnotateTIROpPattern, FuseOps, FuseTIR"
         ),
     ),
+    told={
+        "crashes on them|ran before FoldBatchnorm|ran after LegalizeOps": (
+            "Write down for each pass what it looks for and what it leaves. ConvertLayout needs "
+            "operators, no batch norm, and no arithmetic on constants: behind which of your lines "
+            "is it so?"
+        ),
+        "has not run": (
+            "It is a pass of `transform` like the others; the comment has its argument. It looks "
+            "for conv2d: which of your passes takes these away?"
+        ),
+        "read nothing but constants": (
+            "FoldConstant finds only kernels that are there when it runs. Which pass has made "
+            "these of operators, and does a FoldConstant follow it?"
+        ),
+        "a weight is a const": (
+            "The argument has two layouts for conv2d, of the data and of the weights. What does "
+            "each letter of the second stand for?"
+        ),
+        "are enough": (
+            "One pass notes each kernel's class, one groups kernels by their classes, one makes a "
+            "kernel of each group. Which of the three is missing, or too early?"
+        ),
+        "pipeline itself|as it was given": (
+            "A pipeline is called with a module and returns a new one. What becomes of that in "
+            "your answer?"
+        ),
+    },
 )
 def optimize(body: Callable, trial: Trial) -> None:
     import torch
@@ -193,14 +226,16 @@ def optimize(body: Callable, trial: Trial) -> None:
         )
     if isinstance(returned, tvm.transform.Pass):
         raise Wrong(f"{call} returned the pipeline itself; call it with the module.")
-    result = _module(returned, call)
+    result = module_of(returned, call)
     if tvm_ffi.structural_hash(module) != before:
         raise Wrong(f"{call} changed the module it was given; it is to return a new one.")
+    if tvm_ffi.structural_hash(result) == before:
+        raise Wrong(f"{call} returned the module as it was given.")
     batch = verify.random_array(trial.rng, *PICTURES)
     try:
-        (got,) = _run(result, batch)
+        (got,) = run(result, batch)
     except Exception as error:
-        raise Wrong(f"What {call} returned cannot be compiled and run: {_says(error)}") from None
+        raise Wrong(f"What {call} returned cannot be compiled and run: {says(error)}") from None
     want, magnitude, terms = expected(model, batch)
     verify.assert_close(got, want, magnitude, terms, "the ResNet's result", ())
     reference = graph(body_of("whole_models.2")(module))
@@ -213,7 +248,7 @@ def optimize(body: Callable, trial: Trial) -> None:
             "has not run."
         )
     _check_layout(read, reference, guard.names, call)
-    _check_structure(read, reference, guard.names, call)
+    check_structure(read, reference, guard.names, call)
 
 
 def _check_norms(read: Graph, ran: list[str], call: str) -> None:
@@ -271,6 +306,28 @@ def _check_layout(read: Graph, reference: Graph, ran: list[str], call: str) -> N
         ),
         '`export(model.eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1, max=most)},))`',
     ),
+    told={
+        "and no other": (
+            "export fixes each extent of the example, unless `dynamic_shapes` says otherwise: what "
+            "does it map, for which of the model's arguments?"
+        ),
+        "how large a batch|smallest batch": (
+            "A Dim has a name and two bounds, min and max. Which numbers are they here, and which "
+            "of them were you given?"
+        ),
+        "Only dimension 0": (
+            "Dimensions are counted from 0, and a dictionary names those that are open. Which key "
+            "does yours have?"
+        ),
+        "kept as inputs|tuple of one": (
+            "import_as_it_is calls from_exported_program with two options. Which of them differ in "
+            "your call?"
+        ),
+        "training mode": (
+            "A model keeps its mode until it is told another one. What does import_as_it_is call "
+            "before it exports?"
+        ),
+    },
 )
 def import_any_batch(body: Callable, trial: Trial) -> None:
     import torch
@@ -289,21 +346,22 @@ def import_any_batch(body: Callable, trial: Trial) -> None:
         try:
             returned = trial.call(body, model, example, most)
         except Wrong as error:
-            if "onstraint" in str(error):
+            if found := re.search(r"specialized it to be a constant \((\d+)\)", str(error)):
+                at, _, _ = str(error).partition("UserError")
                 raise Wrong(
-                    f"{error} More was left open than the batch: only dimension 0 varies, and the "
-                    "model needs its other extents."
+                    f"{at}PyTorch refuses: with what was left open, {name} works for "
+                    f"{found[1]} alone. Only dimension 0 varies, the batch."
                 ) from None
             raise
-        module = _module(returned, call)
+        module = module_of(returned, call)
         _check_open(module, graph(module), shape, most, call)
         if any(not torch.equal(parameters[key], now) for key, now in model.state_dict().items()):
             raise Wrong(f"{call} changed the parameters of the model it was given.")
         batches = [verify.random_array(trial.rng, n, *shape[1:]) for n in (1, most - 1, most)]
         try:
-            results = _run(module, *batches)
+            results = run(module, *batches)
         except Exception as error:
-            raise Wrong(f"What {call} returned does not run: {_says(error)}") from None
+            raise Wrong(f"What {call} returned does not run: {says(error)}") from None
         for batch, got in zip(batches, results, strict=True):
             with torch.inference_mode():
                 want = copy.deepcopy(model).double().eval()(torch.from_numpy(batch).double())
@@ -325,9 +383,8 @@ def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: st
     if -1 in got[1:]:
         raise Wrong(f"{call}: more than the batch was left open: {got}, -1 for what is open.")
     closed = replace(read, inputs=((read.inputs[0][0], shape, read.inputs[0][2]), *read.inputs[1:]))
-    _check_interface(closed, call, shape)
-    if any(step.training for step in read.steps):
-        raise Wrong(f"{call}: batch norms are in training mode; export model.eval().")
+    check_interface(closed, call, shape)
+    check_mode(read, call)
     attributes = dict(module["main"].attrs or {})
     lower = [int(n) for n in dict(attributes.get("tir_var_lower_bound", {})).values()]
     upper = [int(n) for n in dict(attributes.get("tir_var_upper_bound", {})).values()]
@@ -357,6 +414,17 @@ def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: st
             'return `importer.block_builder.emit(one_less)`; the table is {"erfc.default": ...}'
         ),
     ),
+    told={
+        "It computes": (
+            "erfc is 1 at 0, and nearly 0 at 3, where erf is nearly 1. What does your function "
+            "give at these two?"
+        ),
+        "A node is a place": "hypot has this line for both of its arguments. What does it look up?",
+        "expected a dictionary|maps a name to a function": (
+            "The importer looks an operator's name up, and calls what it finds with the node and "
+            "itself. What is the name here, and what is to be called?"
+        ),
+    },
 )
 def converters(body: Callable, trial: Trial) -> None:
     import torch
@@ -365,7 +433,7 @@ def converters(body: Callable, trial: Trial) -> None:
     lesson = load_lesson("whole_models")
     table = trial.call(body)
     if not isinstance(table, dict):
-        raise Wrong(f"converters() returned {_kind(table)}; expected a dictionary.")
+        raise Wrong(f"converters() returned {a_or_an(table)}; expected a dictionary.")
     if not table or not all(callable(one) for one in table.values()):
         raise Wrong("converters(): each entry maps a name to a function; one does not.")
     if "erfc.default" not in table:
@@ -396,9 +464,9 @@ def converters(body: Callable, trial: Trial) -> None:
         raise
     batch = verify.random_array(trial.rng, *shape) * 3
     try:
-        (got,) = _run(module, batch)
+        (got,) = run(module, batch)
     except Exception as error:
-        raise Wrong(f"{call} does not run: {_says(error)}") from None
+        raise Wrong(f"{call} does not run: {says(error)}") from None
     x = batch.astype("float64")
     erfc = torch.erfc(torch.from_numpy(-x * 0.5**0.5)).numpy()
     want = x * 0.5 * erfc
@@ -409,7 +477,7 @@ def converters(body: Callable, trial: Trial) -> None:
         (x * 0.5 * (erfc - 2) * -1, "It computes 1 + erf; the complement is 1 - erf."),
         (x * 0.5 * -erfc, "It computes erf - 1, the negative."),
     ]
-    verify.assert_close(got, want, np.abs(x) + 1.0, 8, f"{call}: the result", others)
+    verify.assert_close(got, want, np.abs(x) + 1.0, 8, "the layer's result", others)
 
 
 def _file_of(function: Callable) -> str:
@@ -426,6 +494,30 @@ def _file_of(function: Callable) -> str:
         "`worth = [task.weight * task.seconds / (task.batches + 1) for task in tasks]`",
         "`return worth.index(max(worth))`",
     ),
+    told={
+        "ZeroDivisionError": (
+            "A task that was never measured has had 0 batches, and is to get its first. What does "
+            "the formula divide by then?"
+        ),
+        "The model calls it|batches already": (
+            "A Tuning has three numbers, and the formula uses each of them. Which one is missing "
+            "in yours?"
+        ),
+        "deserves a batch only after": (
+            "The number of batches divides what a task is worth. What does it do in your answer, "
+            "before that is computed?"
+        ),
+        "expected the place": (
+            "`max` of the values is one of the values. What finds the place of a value in a list?"
+        ),
+        "Of equals": (
+            "`max` and `index` keep the first of equals. What in your comparison decides otherwise?"
+        ),
+        "the slowest comes first": (
+            "Is the largest value of the formula that of the task with the most to save, or with "
+            "the least? Which one do you look for?"
+        ),
+    },
 )
 def next_task(body: Callable, trial: Trial) -> None:
     lesson = load_lesson("whole_models")
@@ -440,7 +532,8 @@ def next_task(body: Callable, trial: Trial) -> None:
             raise Wrong(f"{call} changed the list that it was given.")
         if isinstance(place, bool) or not isinstance(place, int | np.integer):
             raise Wrong(
-                f"{call} returned {_kind(place)}; expected the place of a task in the list, an int."
+                f"{call} returned {a_or_an(place)}; expected the place of a task in the list, an "
+                "int."
             )
         if not 0 <= place < len(given):
             raise Wrong(f"{call} returned {place}, but the places are 0 to {len(given) - 1}.")

@@ -24,15 +24,16 @@ import numpy as np
 
 from tvm_practice.common import exercise, picture, records, show, target
 from tvm_practice.common.exercise import REFERENCE
-from tvm_practice.common.status import INTERRUPTED, NOTHING_WRONG
+from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
 from tvm_practice.common.timing import (
     PEAK_FMA,
+    PROCESS_LUCK,
     Candidate,
     Comparison,
     Runnable,
     give_each_thread_a_core,
 )
-from tvm_practice.common.worker import Worker, call
+from tvm_practice.common.worker import Worker, WorkerFailed, call
 
 EXERCISES = tuple(f"whole_models.{number}" for number in range(1, 6))
 MODEL, MODELS = "resnet18", ("resnet18", "gpt_blocks", "small")
@@ -42,7 +43,7 @@ SHIPPED = exercise.PACKAGE / "labs" / "data"
 DEFAULT, TUNED, EAGER, COMPILED = "default loops", "tuned", "PyTorch, eager", "torch.compile"
 INPUTS = 3
 BATCH = 16
-FINALISTS, FINAL_ROUNDS = 3, 3
+FINALISTS, FINAL_ROUNDS = 3, 5
 MOST_TRIALS = 100_000  # of one task: the clock ends a search, not this
 SILENT_SECONDS = 900.0
 ALLOWED = 1e-4  # of the largest element: sums of thousands of float32 products, layer after layer
@@ -62,18 +63,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model after its passes, as files in `folder`: the module, an input, and the wanted result.
+    """A model after its passes, as files in `folder`: the module, inputs, and the wanted results.
 
     operators: how often each stands in the graph as imported. errors: for each input, the largest
-    error of the compiled module and of eager PyTorch, both against float64, and the largest
-    element.
+    error of eager PyTorch against float64, and the largest element.
     """
 
     name: str
     folder: Path
     operators: dict[str, int]
     tasks: tuple[Task, ...]
-    errors: tuple[tuple[float, float, float], ...]
+    errors: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A compiled model that ran: its largest error for each input, and the seconds of each kernel
+    in one run."""
+
+    errors: tuple[float, ...]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -102,32 +111,36 @@ class Found:
 
 def run(session) -> None:
     whose = {known: session.exercise(known) for known in EXERCISES[:2]}
-    with show.waiting("ResNet-18, from PyTorch to kernels ..."):
-        prepared = session.call(prepare, MODEL, str(_folder(session.records)), whose)
+    # ResNet-18 is made ready meanwhile: that takes long, and until then nothing is timed.
+    with Worker(prepare_in_worker, MODEL, str(_folder(session.records)), whose) as preparing:
+        whose[EXERCISES[2]] = session.exercise(EXERCISES[2])
+        layers, sizes = (1, (1, 3)) if session.quick else (4, (1, 3, 8))
+        with show.waiting("GPT-2's blocks, for any batch ..."):
+            batches = session.call(any_batch, whose[EXERCISES[2]], session.seed, layers, sizes)
+        _show_batches(batches, layers)
+
+        whose[EXERCISES[3]] = session.exercise(EXERCISES[3])
+        said, error = session.call(with_converters, whose[EXERCISES[3]], session.seed)
+        show.say(
+            f"Without the table the importer said: `{said}`. With it, the exact GELU is imported; "
+            f"its largest error on random inputs is {error:.1e}."
+        )
+
+        whose[EXERCISES[4]] = session.exercise(EXERCISES[4])
+        with show.waiting("ResNet-18, from PyTorch to kernels ..."):
+            prepared = preparing.answer(SILENT_SECONDS)
     _show_prepared(prepared)
-
-    whose[EXERCISES[2]] = session.exercise(EXERCISES[2])
-    with show.waiting("GPT-2's blocks, for any batch ..."):
-        batches = session.call(any_batch, whose[EXERCISES[2]], session.seed)
-    _show_batches(batches)
-
-    whose[EXERCISES[3]] = session.exercise(EXERCISES[3])
-    said, error = session.call(with_converters, whose[EXERCISES[3]], session.seed)
-    show.say(
-        f"Without the table the importer said: `{said}`. With it, the exact GELU is imported; its "
-        f"largest error on random inputs is {error:.1e}."
-    )
-
-    whose[EXERCISES[4]] = session.exercise(EXERCISES[4])
-    found = known_best(prepared, session.records)
+    found, _ = known_best(prepared, session.records)
     with show.waiting("every kernel's time, call by call ..."):
-        spent = {
-            name: session.call(seconds_of_kernels, prepared, best, calls)
-            for name, best, calls in ((DEFAULT, {}, 1), (TUNED, found, 5 if session.quick else 20))
-        }
+        calls = 5 if session.quick else 20
+        watched = {TUNED: session.call(watch, prepared, found, INPUTS, calls if found else 1)}
+        if not session.quick:
+            watched[DEFAULT] = session.call(watch, prepared, {}, 1, 1)
+    _show_errors(prepared, watched[TUNED])
     measured = _compare(session, prepared, found)
-    _show_tasks(session, prepared, found, spent, measured)
-    _answer(session, prepared, found, spent, measured)
+    times = {name: by_task(prepared, one.seconds) for name, one in watched.items()}
+    _show_tasks(session, prepared, found, times, measured)
+    _answer(session, prepared, times[TUNED], measured)
 
 
 def _folder(path: Path) -> Path:
@@ -136,25 +149,33 @@ def _folder(path: Path) -> Path:
 
 
 def _show_prepared(prepared: Prepared) -> None:
+    show.heading("ResNet-18, from PyTorch to kernels")
     imported = prepared.operators
     calls = sum(task.weight for task in prepared.tasks)
     show.say(
         f"ResNet-18 as imported has {sum(imported.values())} operators: "
         + ", ".join(f"{number} {name}" for name, number in Counter(imported).most_common(6))
         + f", and others. After the pipeline it calls {calls} kernels, {len(prepared.tasks)} "
-        "different ones. Its results, with the default loops, against PyTorch in float64:"
+        "different ones."
     )
+
+
+def _show_errors(prepared: Prepared, watched: Watched) -> None:
+    show.say("ResNet-18's results, with the best schedules there are, against PyTorch in float64:")
     show.table(
         ("input", "largest error", "eager PyTorch's own error", "largest element"),
         [
             (str(number), f"{error:.1e}", f"{eager:.1e}", f"{largest:.2g}")
-            for number, (error, eager, largest) in enumerate(prepared.errors, 1)
+            for number, (error, (eager, largest)) in enumerate(
+                zip(watched.errors, prepared.errors, strict=True), 1
+            )
         ],
     )
 
 
-def _show_batches(batches: list[tuple[int, float, float]]) -> None:
-    show.say("Four blocks of GPT-2, 256 wide, 128 positions, compiled once for any batch up to 8:")
+def _show_batches(batches: list[tuple[int, float, float]], layers: int) -> None:
+    blocks = "One block" if layers == 1 else f"{layers} blocks"
+    show.say(f"{blocks} of GPT-2, 256 wide, 128 positions, compiled once for any batch up to 8:")
     show.table(
         ("batch", "largest error against float64", "largest element"),
         [(str(size), f"{error:.1e}", f"{largest:.2g}") for size, error, largest in batches],
@@ -164,12 +185,16 @@ def _show_batches(batches: list[tuple[int, float, float]]) -> None:
 # ------------------------------------------------------------------------------------- the records
 
 
-def known_best(prepared: Prepared, root: Path) -> dict[str, Best]:
-    """The best schedule known for each task, this machine's own before those that were shipped."""
+def known_best(prepared: Prepared, root: Path) -> tuple[dict[str, Best], list[dict[str, Any]]]:
+    """The best schedule known for each task, and what is known of the searches they come from.
+
+    Of this machine's own and those that were shipped the faster one counts; its own always, where
+    the others are from another machine, since their seconds are too.
+    """
     show.heading("The schedules that were found")
     programs = {task.name: task.program for task in prepared.tasks}
     here = call(target.machine)
-    usable: dict[str, Best] = {}
+    usable: dict[str, tuple[Best, dict[str, Any]]] = {}
     for folder, whose in ((SHIPPED, "came with the course"), (root, "were found here")):
         found = read_found(file_of(prepared.name, folder))
         if found is None:
@@ -177,27 +202,37 @@ def known_best(prepared: Prepared, root: Path) -> dict[str, Best]:
         fitting = {
             name: best for name, best in found.best.items() if programs.get(name) == best.program
         }
-        usable |= fitting
         show.say(
             f"Schedules for {len(fitting)} of {len(programs)} tasks {whose}: {found.machine}, "
             f"{found.about['trials']} trials in {found.about['minutes']:.0f} minutes, "
             f"{found.about['date']}."
         )
-        foreign = [
-            f"{found.about[key]} there, {here[key]} here"
-            for key in ("cpu", "llvm_cpu", "threads", "tvm")
-            if found.about[key] != here[key]
-        ]
-        if foreign and fitting:
+        foreign = _differences(found.about, here)
+        if fitting and foreign:
             show.line(
                 f"  These records are foreign: {'; '.join(foreign)}. Their results are right on "
                 f"any machine, their speed was found on that one. `{COMMAND} --minutes 30` finds "
                 "this machine's own.",
                 "yellow",
             )
+        for name, best in fitting.items():
+            before, about = usable.get(name, (None, {}))
+            faster = before is not None and not foreign and best.seconds < before.seconds
+            if before is None or _differences(about, here) or faster:
+                usable[name] = best, found.about
     if not usable:
         show.line(f"  There are none yet; `{COMMAND} --minutes 30` finds some.", "yellow")
-    return usable
+    sources = {id(about): about for _, about in usable.values()}
+    return {name: best for name, (best, _) in usable.items()}, list(sources.values())
+
+
+def _differences(about: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """In what the machine of some records differs from this one."""
+    return [
+        f"{about[key]} there, {here[key]} here"
+        for key in ("cpu", "llvm_cpu", "threads", "tvm")
+        if about[key] != here[key]
+    ]
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -234,32 +269,46 @@ def write_found(path: Path, found: Found) -> None:
 # --------------------------------------------------------------------------------------- the timing
 
 
+def candidates_of(prepared: Prepared, found: dict[str, Best]) -> dict[str, Candidate]:
+    """The model with the schedules that were found, if any were, in PyTorch, and with the default
+    loops."""
+    common = {
+        "prepared": prepared,
+        "flops": sum(task.weight * task.flops for task in prepared.tasks),
+    }
+    made = {
+        TUNED: (make_compiled, {"best": found}),
+        EAGER: (make_torch, {"compiled": False}),
+        COMPILED: (make_torch, {"compiled": True}),
+        DEFAULT: (make_compiled, {"best": {}}),
+    }
+    return {
+        name: Candidate(name, make, {**common, **more})
+        for name, (make, more) in made.items()
+        if name != TUNED or found
+    }
+
+
 def _compare(session, prepared: Prepared, found: dict[str, Best]) -> Comparison:
-    flops = sum(task.weight * task.flops for task in prepared.tasks)
-    common = {"prepared": prepared, "flops": flops}
-    candidates = [PEAK_FMA, Candidate(EAGER, make_torch, {**common, "compiled": False})]
-    if found:
-        candidates.insert(1, Candidate(TUNED, make_compiled, {**common, "best": found}))
-    if not session.quick:
-        candidates.append(Candidate(COMPILED, make_torch, {**common, "compiled": True}))
-        candidates.append(Candidate(DEFAULT, make_compiled, {**common, "best": {}}))
-    measured = session.compare(candidates, what="ResNet-18")
+    known = candidates_of(prepared, found)
+    names = [name for name in known if not session.quick or name in (TUNED, EAGER)]
+    measured = session.compare([PEAK_FMA, *map(known.get, names)], what="ResNet-18")
     show.heading("ResNet-18, one picture of 224 x 224")
     show.table(
         ("", "time", "spread", "GFLOP/s", "of FMA peak", f"{TUNED} is"),
         [
             (
-                one.name,
-                show.seconds(measured[one.name].median_s),
-                f"{measured[one.name].spread:.0%}",
-                show.rate(measured[one.name].gflops),
-                show.share(measured.share_of_peak(one.name)),
+                name,
+                show.seconds(measured[name].median_s),
+                f"{measured[name].spread:.0%}",
+                show.rate(measured[name].gflops),
+                show.share(measured.share_of_peak(name)),
                 "-"
-                if one.name == TUNED or TUNED not in measured
-                else measured.verdict(TUNED, one.name).short(),
+                if name == TUNED or TUNED not in measured
+                else measured.verdict(TUNED, name, PROCESS_LUCK).short(),
             )
-            for one in candidates[1:]
-            if one.name in measured
+            for name in names
+            if name in measured
         ],
         f"{measured.rounds} paired rounds, every competitor in a process of its own with "
         f"{measured.threads} threads, its result verified. FMA peak in the same rounds: "
@@ -267,7 +316,8 @@ def _compare(session, prepared: Prepared, found: dict[str, Best]) -> Comparison:
     )
     for other in (EAGER, COMPILED):
         if {TUNED, other} <= measured.figures.keys():
-            show.line("  " + measured.verdict(TUNED, other).sentence() + ".")
+            verdict = measured.verdict(TUNED, other, PROCESS_LUCK)
+            show.line("  " + verdict.sentence() + ".")
     session.report |= {
         "peaks": {"fma_gflops": measured.peak_gflops},
         "results": measured.as_json(),
@@ -279,46 +329,52 @@ def _show_tasks(
     session,
     prepared: Prepared,
     found: dict[str, Best],
-    spent: dict[str, dict[str, float]],
+    times: dict[str, dict[str, float]],
     measured: Comparison,
 ) -> None:
     show.heading("What there is to tune, and where the time goes")
-    times = {name: _by_task(prepared, seconds) for name, seconds in spent.items()}
-    total = {name: sum(one.values()) for name, one in times.items()}
+    names = [name for name in (DEFAULT, TUNED) if name in times]
+    total = {name: sum(times[name].values()) for name in names}
     by_time = sorted(prepared.tasks, key=lambda task: -times[TUNED][task.name])
+    columns = [column for name in names for column in (name, "share")]
     show.table(
-        ("task", "weight", "GFLOP", DEFAULT, "share", TUNED, "share", "GFLOP/s", "trials"),
+        ("task", "weight", "GFLOP", *columns, "GFLOP/s", "trials"),
         [
             (
                 task.name.removeprefix("fused_"),
                 str(task.weight),
                 f"{task.weight * task.flops / 1e9:.2f}",
-                show.seconds(times[DEFAULT][task.name]),
-                f"{times[DEFAULT][task.name] / total[DEFAULT]:.0%}",
-                show.seconds(times[TUNED][task.name]),
-                f"{times[TUNED][task.name] / total[TUNED]:.0%}",
+                *(
+                    cell
+                    for name in names
+                    for cell in (
+                        show.seconds(times[name][task.name]),
+                        f"{times[name][task.name] / total[name]:.0%}",
+                    )
+                ),
                 show.rate(task.weight * task.flops / times[TUNED][task.name] / 1e9),
                 str(found[task.name].trials) if task.name in found else "-",
             )
             for task in by_time
         ],
-        "All calls of a task together, told by the virtual machine's instrument: once with the "
-        "default loops, the median of several runs with the schedules that were found.",
+        "All calls of a task together, told by the virtual machine's instrument: the median of "
+        "several runs with the schedules that were found"
+        + (", one run with the default loops." if DEFAULT in times else "."),
     )
     session.report["tasks"] = [
         {
             "task": task.name,
             "weight": task.weight,
             "flops": task.flops,
-            "default_s": times[DEFAULT][task.name],
-            "tuned_s": times[TUNED][task.name],
+            **{f"{name}_s": times[name][task.name] for name in names},
         }
         for task in prepared.tasks
     ]
     session.picture("tasks", lambda path: draw_tasks(path, by_time, times, measured.peak_gflops))
 
 
-def _by_task(prepared: Prepared, seconds: dict[str, float]) -> dict[str, float]:
+def by_task(prepared: Prepared, seconds: dict[str, float]) -> dict[str, float]:
+    """Seconds of each task, all its kernels together."""
     return {
         task.name: sum(seconds.get(kernel, 0.0) for kernel in task.kernels)
         for task in prepared.tasks
@@ -330,19 +386,30 @@ def draw_tasks(
 ) -> None:
     """The tuned time of every task, and the least that its arithmetic takes."""
     figure, axes = picture.blank(9, 0.32 * len(tasks) + 1.5)
-    names = [task.name.removeprefix("fused_") for task in tasks]
-    taken = [times[TUNED][task.name] * 1e3 for task in tasks]
-    least = [task.weight * task.flops / peak / 1e6 for task in tasks]
-    axes.barh(names, taken, color="tab:blue", label="tuned")
-    axes.barh(names, least, color="tab:orange", height=0.35, label="its arithmetic at FMA peak")
-    axes.invert_yaxis()
-    axes.set_xlabel("ms of one run of ResNet-18, all calls of a task together")
-    axes.legend()
+    draw_task_times(
+        axes,
+        [task.name for task in tasks],
+        [times[TUNED][task.name] for task in tasks],
+        [task.weight * task.flops for task in tasks],
+        peak,
+    )
     picture.save(figure, path)
 
 
-def _answer(session, prepared, found, spent, measured: Comparison) -> None:
-    times = _by_task(prepared, spent[TUNED])
+def draw_task_times(
+    axes: Any, names: list[str], seconds: list[float], flops: list[float], peak: float
+) -> None:
+    """A bar for each task, with the least that its arithmetic takes inside."""
+    names = [name.removeprefix("fused_") for name in names]
+    least = [work / peak / 1e6 for work in flops]
+    axes.barh(names, [1e3 * one for one in seconds], color="tab:blue", label="tuned")
+    axes.barh(names, least, color="tab:orange", height=0.35, label="its arithmetic at FMA peak")
+    axes.invert_yaxis()
+    axes.set_xlabel("ms of one run of the model, all calls of a task together")
+    axes.legend()
+
+
+def _answer(session, prepared: Prepared, times: dict[str, float], measured: Comparison) -> None:
     peak = measured.peak_gflops * 1e9
     left = {
         task.name: times[task.name] - task.weight * task.flops / peak for task in prepared.tasks
@@ -362,21 +429,23 @@ def _answer(session, prepared, found, spent, measured: Comparison) -> None:
         "look at what the last batches of a task have brought.",
     ]
     if {TUNED, EAGER} <= measured.figures.keys():
+        against = measured.verdict(TUNED, EAGER, PROCESS_LUCK)
         answer.append(
-            f"{measured.verdict(TUNED, EAGER).sentence()}. PyTorch's kernels were tuned by hand "
-            "for many shapes and years, these by a search for one model and one machine."
+            f"{against.sentence()}. PyTorch's kernels were tuned by hand for many shapes and "
+            "years, these by a search for one model and one machine."
         )
-        short = measured.verdict(TUNED, EAGER).short()
+        short = against.short()
         joint = "from" if short == "cannot tell" else "than"
         session.headline = f"ResNet-18 tuned: {short} {joint} eager PyTorch"
-    show.question("Where should the next minute of tuning go?", answer)
+    session.question("Where should the next minute of tuning go?", answer)
 
 
 # ---------------------------------------------------------------------------------- run in a worker
 
 
 def prepare(name: str, folder: str, whose: dict[str, str]) -> Prepared:
-    """Take a model through import and passes, compare it with PyTorch, and leave it in a folder."""
+    """Take a model through import and passes, and leave it in a folder, with inputs and PyTorch's
+    results."""
     import torch
     import tvm
 
@@ -393,24 +462,25 @@ def prepare(name: str, folder: str, whose: dict[str, str]) -> Prepared:
     with torch.inference_mode():
         model.double()
         wanted = [model(torch.from_numpy(one).double()).numpy() for one in inputs]
-    got = _results(module, inputs)
     place = Path(folder)
     (place / f"{name}.json").write_text(tvm.ir.save_json(module))
-    np.savez(place / f"{name}.npz", x=inputs[0], want=wanted[0])
+    np.savez(place / f"{name}.npz", x=inputs, want=wanted)
     return Prepared(
         name,
         place,
         _operators(imported),
         tuple(_tasks(lesson, module)),
         tuple(
-            (
-                float(np.abs(one - want).max()),
-                float(np.abs(own - want).max()),
-                float(np.abs(want).max()),
-            )
-            for one, own, want in zip(got, eager, wanted, strict=True)
+            (float(np.abs(own - want).max()), float(np.abs(want).max()))
+            for own, want in zip(eager, wanted, strict=True)
         ),
     )
+
+
+def prepare_in_worker(
+    connection: Connection, name: str, folder: str, whose: dict[str, str]
+) -> None:
+    connection.send(("returned", prepare(name, folder, whose)))
 
 
 def _operators(module) -> dict[str, int]:
@@ -461,18 +531,21 @@ def _machine(module):
     return relax.VirtualMachine(tvm.compile(module, target=cpu_target()), tvm.cpu())
 
 
-def any_batch(whose: str, seed: int) -> list[tuple[int, float, float]]:
+def any_batch(
+    whose: str, seed: int, layers: int, sizes: tuple[int, ...]
+) -> list[tuple[int, float, float]]:
     """For some batch sizes the largest error of GPT-2's blocks, compiled once, and the largest
     element."""
     import torch
 
-    from tvm_practice.labs.models import made
+    from tvm_practice.labs.models import MODELS, Blocks, with_parameters
 
     exercise.load_lesson("whole_models")
-    model, (_, *shape) = made("gpt_blocks")
+    _, (_, *shape) = MODELS["gpt_blocks"]
+    model = with_parameters(Blocks(layers))
     module = exercise.body(EXERCISES[2], whose)(model, torch.zeros(2, *shape), 8)
     rng = np.random.default_rng(seed)
-    batches = [rng.standard_normal((size, *shape)).astype("float32") for size in (1, 3, 8)]
+    batches = [rng.standard_normal((size, *shape)).astype("float32") for size in sizes]
     found = []
     fused = exercise.body("4.2", REFERENCE)(module)
     model.double()
@@ -524,15 +597,19 @@ def tuned_module(prepared: Prepared, best: dict[str, Best]):
     return lesson.with_schedules(module, schedules)
 
 
-def seconds_of_kernels(prepared: Prepared, best: dict[str, Best], calls: int) -> dict[str, float]:
-    """Seconds of each kernel in one run of the model, as the virtual machine's instrument sees
-    them."""
+def watch(prepared: Prepared, best: dict[str, Best], inputs: int, calls: int) -> Watched:
+    """Compile the model with these schedules, verify it on so many inputs, and watch so many runs
+    of it through the virtual machine's instrument."""
     import tvm
 
     lesson = exercise.load_lesson("whole_models")
     machine = _machine(tuned_module(prepared, best))
-    x = tvm.runtime.tensor(_stored(prepared)["x"])
-    machine["main"](x)
+    stored = _stored(prepared)
+    pairs = list(zip(stored["x"], stored["want"], strict=True))[:inputs]
+    errors = tuple(
+        _verified(machine["main"](tvm.runtime.tensor(x)).numpy(), want) for x, want in pairs
+    )
+    x = tvm.runtime.tensor(stored["x"][0])
     give_each_thread_a_core()
     runs = []
     seconds = lesson.instrument(machine, time.perf_counter)
@@ -540,7 +617,7 @@ def seconds_of_kernels(prepared: Prepared, best: dict[str, Best], calls: int) ->
         seconds.clear()
         machine["main"](x)
         runs.append(dict(seconds))
-    return {name: median(run[name] for run in runs) for name in runs[0]}
+    return Watched(errors, {name: median(run[name] for run in runs) for name in runs[0]})
 
 
 def make_compiled(prepared: Prepared, best: dict[str, Best], flops: float) -> Runnable:
@@ -549,8 +626,8 @@ def make_compiled(prepared: Prepared, best: dict[str, Best], flops: float) -> Ru
 
     machine = _machine(tuned_module(prepared, best))
     stored = _stored(prepared)
-    x, main = tvm.runtime.tensor(stored["x"]), machine["main"]
-    _verify(main(x).numpy(), stored["want"])
+    x, main = tvm.runtime.tensor(stored["x"][0]), machine["main"]
+    _verified(main(x).numpy(), stored["want"][0])
     return Runnable(lambda: main(x), flops=flops, verified=True)
 
 
@@ -563,14 +640,14 @@ def make_torch(prepared: Prepared, compiled: bool, flops: float) -> Runnable:
     torch.set_num_threads(target.threads())
     model, _ = made(prepared.name)
     stored = _stored(prepared)
-    x = torch.from_numpy(stored["x"])
+    x = torch.from_numpy(stored["x"][0])
     run = torch.compile(model) if compiled else model
 
     def once():
         with torch.inference_mode():
             return run(x)
 
-    _verify(once().numpy(), stored["want"])
+    _verified(once().numpy(), stored["want"][0])
     return Runnable(once, flops=flops, verified=True)
 
 
@@ -578,10 +655,12 @@ def _stored(prepared: Prepared) -> dict[str, np.ndarray]:
     return np.load(prepared.folder / f"{prepared.name}.npz")
 
 
-def _verify(got: np.ndarray, want: np.ndarray) -> None:
+def _verified(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest error; raises where it is too large."""
     error, largest = float(np.abs(got - want).max()), float(np.abs(want).max())
     if not error < ALLOWED * largest:
         raise RuntimeError(f"the result is off by {error:.2g}; its time means nothing")
+    return error
 
 
 # --------------------------------------------------------------------------------------- the tuning
@@ -594,9 +673,20 @@ def _verify(got: np.ndarray, want: np.ndarray) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.pass_context
 def tune_command(context: click.Context, tune: bool, minutes: float, model: str, seed: int) -> None:
-    """Search a schedule for each kernel of a model, for so many minutes. Ctrl-C stops it, and the
-    same command goes on from there; the lesson then uses the best schedule of each kernel."""
-    context.exit(tune_model(model, minutes, seed, ROOT))
+    """Search a schedule for each kernel of a model, for so many minutes; then time the fastest of
+    each once more, a few seconds a kernel. Ctrl-C stops it, and the same command goes on from
+    there; the lesson uses the best schedule of each kernel."""
+    try:
+        context.exit(tune_model(model, minutes, seed, ROOT))
+    except KeyboardInterrupt:
+        context.exit(INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename} could not be written: " if error.filename else ""
+        click.echo(f"tvm_practice: {where}{error.strerror or error}.", err=True)
+        context.exit(COULD_NOT_RUN)
+    except WorkerFailed as error:
+        click.echo(f"tvm_practice: {model} could not be prepared: {error}", err=True)
+        context.exit(COULD_NOT_RUN)
 
 
 def tune_model(name: str, minutes: float, seed: int, root: Path) -> int:
@@ -604,35 +694,46 @@ def tune_model(name: str, minutes: float, seed: int, root: Path) -> int:
     there; return the exit status."""
     whose = dict.fromkeys(EXERCISES, REFERENCE)
     with show.waiting(f"{name}, from PyTorch to kernels ..."):
-        prepared = call(prepare, name, str(_folder(root)), whose)
-        places = call(record_folders, prepared, seed)
-    for place, module in places.values():
+        prepared, places = call(prepare_to_tune, name, str(_folder(root)), whose, seed)
+    for place, module in places:
         if damage := records.repair(place, module):
             show.line(f"  {damage}", "yellow")
-    start, told, interrupted = time.monotonic(), {}, False
+    start, status, best = time.monotonic(), NOTHING_WRONG, None
     title = f"{len(prepared.tasks)} tasks, {minutes:g} minutes"
     try:
         with (
-            show.progress(title, max(1, int(60 * minutes))) as bar,
+            show.progress(title, max(1, round(60 * minutes))) as bar,
             Worker(tune_in_worker, prepared, seed, 60 * minutes) as worker,
         ):
-            while not told.get("finished"):
+            while best is None:
                 told = worker.answer(SILENT_SECONDS)
                 done = min(60 * minutes, time.monotonic() - start)
-                bar.update(bar.task_ids[0], completed=done)
+                bar.update(bar.task_ids[0], completed=round(done))
                 if told.get("sentence"):
                     show.line("  " + told["sentence"])
+                best = told.get("best")
     except KeyboardInterrupt:
-        interrupted = True
-        show.line("\nStopped. Every record is kept; the same command goes on from there.")
-    with show.waiting("the best of each task ..."):
-        _keep_best(prepared, seed, time.monotonic() - start)
-    return INTERRUPTED if interrupted else NOTHING_WRONG
+        status = INTERRUPTED
+        show.line(
+            "\nStopped. Every record is kept; the same command goes on from there, with "
+            "--minutes 0 it only times the fastest again."
+        )
+    except WorkerFailed as error:
+        status = COULD_NOT_RUN
+        show.line(
+            f"The search has ended: {error}. Every record is kept; the same command goes on from "
+            "there.",
+            "yellow",
+        )
+    if best is None:
+        with show.waiting("the best of each task ..."):
+            best = call(best_records, prepared, seed)
+    _keep_best(prepared, best, time.monotonic() - start)
+    return status
 
 
-def _keep_best(prepared: Prepared, seed: int, seconds: float) -> None:
+def _keep_best(prepared: Prepared, best: dict[str, Best], seconds: float) -> None:
     """Write the best record of each task to the file that the lesson reads."""
-    best = call(best_records, prepared, seed)
     if not best:
         show.line("  No trial was finished.", "yellow")
         return
@@ -653,12 +754,13 @@ def _keep_best(prepared: Prepared, seed: int, seconds: float) -> None:
     )
 
 
-def record_folders(prepared: Prepared, seed: int) -> dict[str, tuple[Path, bytes]]:
-    """For each task the folder of its records, and its program, pickled."""
-    return {
-        name: (place, pickle.dumps(search.mod))
-        for name, (place, search) in _searches(prepared, seed).items()
-    }
+def prepare_to_tune(
+    name: str, folder: str, whose: dict[str, str], seed: int
+) -> tuple[Prepared, list[tuple[Path, bytes]]]:
+    """The prepared model, and for each task the folder of its records and its program, pickled."""
+    prepared = prepare(name, folder, whose)
+    searches = _searches(prepared, seed).values()
+    return prepared, [(place, pickle.dumps(search.mod)) for place, search in searches]
 
 
 def _searches(prepared: Prepared, seed: int) -> dict[str, tuple[Path, Any]]:
@@ -676,8 +778,9 @@ def _searches(prepared: Prepared, seed: int) -> dict[str, tuple[Path, Any]]:
 
 def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, seconds: float) -> None:
     """Search, a batch for one task at a time, for so many seconds; tell of each batch."""
-    from tvm_practice.common.measure import Measured
+    from tvm_practice.common.measure import Measured, end_with_parent
 
+    end_with_parent()  # whoever goes on after a kill -9 is alone with the records
     logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
     np.random.seed(seed)
     lesson = exercise.load_lesson("whole_models")
@@ -689,7 +792,7 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         if one.failure is not None:
             failures[one.failure.sentence] += 1
 
-    default = _by_task(prepared, seconds_of_kernels(prepared, {}, 1))
+    default = by_task(prepared, watch(prepared, {}, 1, 1).seconds)
     searches = {
         name: _started(place, search, count)
         for name, (place, search) in _searches(prepared, seed).items()
@@ -698,7 +801,7 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         lesson.Tuning(
             task.name,
             task.weight,
-            min([default[task.name] / task.weight, *_measured(searches[task.name].database)]),
+            _least(default[task.name] / task.weight, searches[task.name].place),
             len(searches[task.name].database) // BATCH,
         )
         for task in prepared.tasks
@@ -715,7 +818,8 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         results = one.measure(candidates)
         one.search.notify_runner_results(candidates, results)
         one.model.update(one.search, candidates, results)
-        best = min([state.seconds, *_measured(one.database)])
+        times = [float(seconds) for result in results for seconds in result.run_secs or ()]
+        best = min([state.seconds, *times])
         states[turn] = replace(state, seconds=best, batches=state.batches + 1)
         total = sum(one.weight * one.seconds for one in states)
         told = (
@@ -723,53 +827,89 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
             f"{' (new)' if best < state.seconds else ''}; all kernels {show.seconds(total)}"
         )
         connection.send(("returned", {"sentence": told}))
+    for name, one in searches.items():
+        if times := again(one):
+            told = f"{name}: the fastest were timed again, best {show.seconds(min(times))}"
+            connection.send(("returned", {"sentence": told}))
     for sentence, number in failures.most_common(3):
         connection.send(("returned", {"sentence": f"{number} failed: {sentence}"}))
-    connection.send(("returned", {"finished": True}))
+    connection.send(("returned", {"best": best_records(prepared, seed)}))
 
 
 @dataclass(frozen=True)
 class Search:
     """What the search for one task needs between its batches."""
 
+    place: Path
     search: Any
     database: Any
     measure: Any
     model: Any
 
 
-def _started(folder: Path, search: Any, count: Callable) -> Search:
+def _started(place: Path, search: Any, count: Callable) -> Search:
     """A search that knows what the records in its folder have to tell."""
     from tvm.s_tir import meta_schedule as ms
 
     from tvm_practice.common.measure import Measure
     from tvm_practice.common.target import cpu_target
 
-    database = records.open_database(folder, search.mod)
+    database = records.open_database(place, search.mod)
     model = ms.cost_model.XGBModel(num_warmup_samples=BATCH, num_tuning_cores=1)
     search.pre_tuning(MOST_TRIALS, BATCH, database=database, cost_model=model)
     exercise.load_lesson("auto_tune").learn_from_records(model, search, database)
-    return Search(search, database, Measure(database, search.mod, cpu_target(), count), model)
+    measure = Measure(database, search.mod, cpu_target(), count)
+    return Search(place, search, database, measure, model)
 
 
-def _measured(database: Any) -> list[float]:
-    """The seconds of every candidate in a database that worked."""
-    return [
-        float(seconds)
-        for record in database.get_all_tuning_records()
-        for seconds in record.run_secs
-        if seconds < records.FAILED_SECONDS
-    ]
+def again(one: Search) -> list[float]:
+    """Time the fastest records of a task again, in paired rounds; return the median of each,
+    nothing where none is faster than the fastest of those that were timed again before.
+
+    Of many schedules that were timed once, the fastest is partly the luckiest. What is told of it,
+    and which it is, has to come from other samples than those that made it the fastest.
+    """
+    once, more = _timed(one.place)
+    champion = sorted(more, key=more.__getitem__)[:1]
+    hopeful = [place for place in once if all(once[place] < more[old] for old in champion)]
+    finalists = champion + sorted(hopeful, key=once.__getitem__)[:FINALISTS]
+    if not hopeful:
+        return []
+    candidates = records.candidates_at(one.place, finalists, one.search.mod)
+    runs = one.measure.again(candidates, FINAL_ROUNDS)
+    failed = [records.FAILED_SECONDS]
+    added = {place: taken or failed for place, taken in zip(finalists, runs, strict=True)}
+    records.add_runs(one.place, added)
+    return [median(taken) for taken in runs if taken]
+
+
+def _least(default: float, place: Path) -> float:
+    """The seconds of the best schedule that is known of a task, be it the default loops."""
+    once, more = _timed(place)
+    return min([default, *(more or once).values()])
+
+
+def _timed(place: Path) -> tuple[dict[int, float], dict[int, float]]:
+    """By the place of a record in its file, the seconds of those that were timed once, and of those
+    that were timed again: the median of all times but the first, which made them finalists."""
+    runs = records.runs_of_records(place)
+    once = {number: taken[0] for number, taken in enumerate(runs) if taken and len(taken) == 1}
+    more = {
+        number: median(taken[1:]) for number, taken in enumerate(runs) if taken and len(taken) > 1
+    }
+    return once, more
 
 
 def best_records(prepared: Prepared, seed: int) -> dict[str, Best]:
-    """The fastest record of each task that has one."""
+    """The best record of each task that has one; of those that were timed again, where there are
+    some."""
     found = {}
     for name, (place, search) in _searches(prepared, seed).items():
-        runs = records.runs_of_records(place)
-        working = [number for number, taken in enumerate(runs) if taken]
-        if working:
-            first = min(working, key=lambda number: min(runs[number]))
-            record = json.loads((place / records.RECORDS).read_text().splitlines()[first])[1]
-            found[name] = Best(name, program_of(search.mod), min(runs[first]), len(runs), record)
+        once, more = _timed(place)
+        times = more or once
+        if times:
+            best = min(times, key=times.__getitem__)
+            lines = (place / records.RECORDS).read_text().splitlines()
+            record = json.loads(lines[best])[1]
+            found[name] = Best(name, program_of(search.mod), times[best], len(lines), record)
     return found

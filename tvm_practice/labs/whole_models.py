@@ -4,12 +4,12 @@
     python -m tvm_practice.labs.whole_models --tune --minutes 30      tune ResNet-18 here
 
 Phase 4 took two small models through the graph passes, phase 5 searched for the schedule of one
-matmul. A model that somebody uses has both problems at once: twenty operators to be cleaned up,
-a batch whose size nobody knows yet, an operator that the importer has never heard of, and then a
-search for each kernel that is left, with a budget that is not twenty times as large.
+matmul. A model that somebody uses needs both: dozens of operators are to be cleaned up, the size of
+a batch is not known yet, the importer has never heard of one operator, and each kernel that is left
+is a search of its own, all of them on one budget.
 
 The models are ResNet-18 and four blocks of GPT-2, in labs/models.py. Their parameters are random:
-a compiler does not care what a model knows.
+to a compiler it is the same what a model knows.
 """
 
 from collections.abc import Callable
@@ -31,16 +31,16 @@ skip_tensor_intrinsics()
 
 # ------------------------------------------------------------------------------ 1 fold a batch norm
 #
-# A batch norm in evaluation mode knows its statistics. To each channel o of a convolution's result
-# y it does
+# In evaluation mode a batch norm knows its statistics. Of y, the convolution's result in output
+# channel o, it makes
 #
 #     (y - mean[o]) / sqrt(variance[o] + epsilon) * gamma[o] + beta[o]
 #
-# five arrays of constants, and nothing of it but a factor and a summand. A convolution is linear:
-# a factor for its result is a factor for its weights. So they can be multiplied now, once and for
-# all, and what stays is the addition of a bias, which fuses.
+# Everything here but y is a constant, so for each channel it is a factor and a summand. And a
+# convolution is linear: to multiply its result is to multiply its weights. That can be done now,
+# once and for all; what is left to do for each picture is to add a bias, which fuses.
 #
-# The pass FoldBatchnormToConv2D does it with graph operators. Here it is in numbers.
+# The pass FoldBatchnormToConv2D does it with graph operators. Here you do it with numbers.
 
 
 @exercise("whole_models.1", "Fold a batch norm into the weights")
@@ -63,23 +63,23 @@ def fold_batch_norm(
 
 # ------------------------------------------------------------------------------- 2 clean it up
 #
-# PyTorch keeps a picture channel by channel, NCHW. For a CPU's vectors that is awkward: their lanes
-# would be neighbours in a row, and the rows of ResNet's last stage have 7 elements. With the
-# channels last, NHWC, the lanes are 64 to 512 channels that all do the same, and the weights of
-# neighbouring channels lie side by side if they are kept as HWIO.
+# PyTorch keeps a picture channel by channel: batch, channels, height, width, in short NCHW. A CPU's
+# vectors would then hold neighbours in a row, and the rows of ResNet's last stage have 7 elements.
+# With the channels last, NHWC, a vector holds channels, of which there are 64 to 512, and all of
+# them do the same. Their weights should lie side by side too: height, width, inputs, outputs, HWIO.
 #
 #     ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})
 #
-# changes it: it looks for the operator conv2d, puts a permute_dims before and behind, and moves
-# these through whatever does not mind, until most of them meet and cancel. It has to be put among
-# phase 4's six passes, and two orders go wrong:
+# changes both. It looks for the operator conv2d, puts a permute_dims before and behind it, and
+# moves these through whatever does not mind, until most of them meet and cancel. Among phase 4's
+# six passes it has its place, and two others are wrong:
 #
 #   - Before FoldBatchnormToConv2D: that pass looks for a batch_norm right behind a conv2d in NCHW.
-#   - Right after it: what is left of each batch norm is arithmetic on constants (a square root of
+#   - Right behind it: what is left of each batch norm is arithmetic on constants (a square root of
 #     the variance, and so on). TVM 0.27's ConvertLayout does not expect that, and ends the process
-#     with a segmentation fault. FoldConstant computes it away.
+#     with a segmentation fault. FoldConstant computes the constants, and nothing is left.
 #
-# ConvertLayout makes new work for FoldConstant: the weights have to be transposed. A pass may run
+# After ConvertLayout there are new constants to compute, the transposed weights. A pass may run
 # twice.
 
 
@@ -97,19 +97,19 @@ def optimize(module: IRModule) -> IRModule:
 
 # ------------------------------------------------------------------------------- 3 any batch
 #
-# The shape of the example is compiled in, batch and all. Where requests come as they come, that
-# would be a program for each batch size. torch.export can leave an extent open:
+# The shape of the example is compiled in, batch and all. A server that answers requests as they
+# come would need a program for each batch size. But torch.export can leave an extent open:
 #
 #     export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1, max=8)},))
 #
 # says that dimension 0 of the first argument is any number from 1 to 8. Relax makes a variable of
 # it, writes the other shapes as expressions of that variable (128 * batch rows), and computes them
 # when it runs. PyTorch checks that the model really works for all of them: one that reshapes to a
-# fixed batch is refused. The example should have a batch of two or more; 1 is special, since an
+# fixed batch is refused. The example should be a batch of two or more; 1 is special, since an
 # extent of 1 broadcasts.
 #
-# It has its price: a loop whose extent is not known cannot be tiled as well. So leave open what
-# varies, and nothing else. The maximum is worth telling: it is what memory is planned for.
+# This has its price: a loop whose extent is not known cannot be tiled as well. So leave open what
+# varies, and nothing else, and say how large it may become: memory is planned for that.
 
 
 def import_as_it_is(model: nn.Module, example: torch.Tensor) -> IRModule:
@@ -135,17 +135,17 @@ def import_any_batch(model: nn.Module, example: torch.Tensor, most: int) -> IRMo
 #
 #     AssertionError: Unsupported function types ['erfc.default']
 #
-# That is the name of the operator, as torch.export writes it, and of its overload. Three ways out:
-# write the model without it; have PyTorch take it apart (`program.run_decompositions()`, which the
-# importer does already, as far as PyTorch knows how); or add a line to the table. For that is
-# from_exported_program(..., custom_convert_map={name: function}). The function gets the node of
-# PyTorch's graph and the importer:
+# That is the operator's name as torch.export writes it, a dot, and its overload. There are three
+# ways out: write the model without it; have PyTorch take it apart (`program.run_decompositions()`,
+# which the importer does already, as far as PyTorch knows how); or add a line to the table, by
+# from_exported_program(..., custom_convert_map={name: function}). The function is called with the
+# node of PyTorch's graph and with the importer, and returns the node's value in Relax:
 #
 #     importer.env[node.args[0]]          the Relax value of the node's first argument
 #     importer.block_builder.emit(...)    binds a Relax expression; returns the variable
 #
-# The layer below is a GELU as its definition has it, x times the probability that a normal variable
-# is below x, and TVM 0.27 does not know erfc.
+# The layer below is the GELU by its definition, x times the probability that a normal variable is
+# below x. TVM 0.27 does not know its erfc.
 
 
 class ExactGELU(nn.Module):
@@ -179,7 +179,7 @@ def converters() -> dict[str, Converter]:
 # -------------------------------------------------------------------- worked: what there is to tune
 #
 # Every kernel of the optimized module is a search of its own, a task. Kernels that are the same
-# program are one task, however often the model calls them: that number is its weight.
+# program are one task; how often the model calls them is its weight.
 
 
 def tasks_of(module: IRModule, target: Target) -> list[ms.ExtractedTask]:
@@ -188,10 +188,10 @@ def tasks_of(module: IRModule, target: Target) -> list[ms.ExtractedTask]:
     return sorted(found, key=lambda task: task.task_name)
 
 
-# The space of each search is the one that MetaSchedule's own rules derive, Ansor's idea: nobody
-# writes a template for nineteen kernels. Each rule looks at a block and applies itself or does not:
-# bias and ReLU move into the block they read, a reduction is tiled on two levels with its sums in a
-# cache, or split between threads, and what is left is vectorized, unrolled and parallel.
+# Nobody writes a search space by hand for nineteen kernels. MetaSchedule derives it by rules, which
+# was Ansor's idea. Each rule looks at a block and applies itself or does not: bias and ReLU move
+# into the block they read, a reduction is tiled on two levels with its sums in a cache, or split
+# between threads, and what is left is vectorized, unrolled and made parallel.
 
 
 def search_for(task: ms.ExtractedTask, seed: int) -> ms.TuneContext:
@@ -241,7 +241,7 @@ def search_for(task: ms.ExtractedTask, seed: int) -> ms.TuneContext:
     )
 
 
-# A schedule that was found is put in the place of the default loops, kernel by kernel.
+# A schedule that was found takes the place of the default loops, kernel by kernel.
 
 
 def with_schedules(module: IRModule, schedules: dict[str, IRModule]) -> IRModule:
@@ -267,17 +267,17 @@ def kernels(module: IRModule) -> dict[str, IRModule]:
 
 # ------------------------------------------------------------------------------- 5 spread a budget
 #
-# Searches cost time, and there are nineteen of them. Equal shares would waste it: some kernels take
-# a thousandth of the model's time. What a search can save is in proportion to what its kernel costs
-# the model, weight x time of one call; and what the next batch of trials is worth shrinks with the
-# number that were made. So the next batch goes to the task with the largest
+# A search costs time, and there are nineteen. In equal shares most of it would be wasted: some
+# kernels take a thousandth of the model's time. What a search can save is in proportion to what its
+# kernel costs the model, weight x seconds of one call; and what one more batch of trials brings
+# shrinks with the number of those before it. So the next batch goes to the task with the largest
 #
 #     weight x seconds / (batches + 1)
 #
-# With fixed times that shares the batches in proportion to weight x seconds (it is how parliaments
-# share seats: D'Hondt's method). But they are not fixed: as a task gets faster it needs less, and
-# its share moves to others. MetaSchedule's own scheduler, "gradient", goes further and looks how
-# much the last batches have brought.
+# With fixed seconds this shares the batches in proportion to weight x seconds (parliaments share
+# their seats so: D'Hondt's method). But seconds are not fixed: as a task gets faster, its share
+# moves to others. MetaSchedule's own scheduler, "gradient", goes further, and looks at how much the
+# last batches have brought.
 
 
 @dataclass(frozen=True)
@@ -298,10 +298,15 @@ def next_task(tasks: list[Tuning]) -> int:
     raise NotImplementedError("whole_models.5 next_task")
 
 
+# A search times each schedule once. Of hundreds, the fastest is then partly the luckiest, and
+# whoever believes its time is disappointed: the winner's curse. So `--tune` ends with the few
+# fastest of each task, timed again in turns; from these samples alone it is decided which is the
+# best, and what its time is.
+
 # ----------------------------------------------------------------- worked: where the time goes
 #
-# The virtual machine tells of every call: an instrument is called before and after it, with the
-# name of what is called.
+# Relax's virtual machine can be watched: an instrument is called before and after each kernel, with
+# its name.
 
 
 def instrument(machine: relax.VirtualMachine, clock: Callable[[], float]) -> dict[str, float]:
@@ -321,5 +326,5 @@ def instrument(machine: relax.VirtualMachine, clock: Callable[[], float]) -> dic
 
 
 # When you run this file, both models are compiled and compared with PyTorch, and ResNet-18 is timed
-# with default loops, tuned, and in PyTorch. Ask yourself: where should the next minute of tuning
-# go?
+# with the default loops, tuned, and in PyTorch. Before you look: where should the next minute of
+# tuning go?
