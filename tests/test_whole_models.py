@@ -221,11 +221,12 @@ def test_the_figures_are_measured_by_one_command(made, tmp_path, monkeypatch) ->
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_shipped_records_are_for_the_kernels_of_today(tmp_path) -> None:
-    prepared = call(lab.prepare, lab.MODEL, str(tmp_path), WHOSE)
-    assert sum(task.weight for task in prepared.tasks) == 24
-    shipped = lab.read_found(lab.file_of(lab.MODEL, lab.SHIPPED))
+@pytest.mark.parametrize("name", ["resnet18", "gpt_blocks"])
+def test_the_shipped_records_are_for_the_kernels_of_today(name: str, tmp_path) -> None:
+    prepared = call(lab.prepare, name, str(tmp_path), WHOSE)
+    shipped = lab.read_found(lab.file_of(name, lab.SHIPPED))
     assert shipped is not None
+    assert sum(task.name in shipped.best for task in prepared.tasks) > len(prepared.tasks) / 2
     assert {task.name: task.program for task in prepared.tasks if task.name in shipped.best} == {
         name: one.program for name, one in shipped.best.items()
     }

@@ -41,9 +41,7 @@ WORDS = {
     COMPILED: "torch.compile",
     DEFAULT: "TVM's default loops",
 }
-# What is measured of each model. Nobody has tuned the blocks of GPT-2: what they take shows from
-# where a search would start.
-MEASURED = {lab.MODEL: (TUNED, EAGER, COMPILED, DEFAULT), "gpt_blocks": (EAGER, DEFAULT)}
+MEASURED = (lab.MODEL, "gpt_blocks")
 
 
 @click.command("python -m tvm_practice.labs.whole_models --figures")
@@ -65,7 +63,7 @@ def figures_command(
         wanted = [(path, write) for path, write in ((json_path, write_json), (plot, draw)) if path]
         for path, _ in wanted:
             path.parent.mkdir(parents=True, exist_ok=True)  # before the minutes that are to fill it
-        report = measured_report(model or tuple(MEASURED))
+        report = measured_report(model or MEASURED)
         for paragraph in sentences(report):
             show.say(paragraph)
         for path, write in wanted:
@@ -102,8 +100,7 @@ def _measured(name: str, folder: Path) -> dict[str, Any]:
         prepared = call(lab.prepare, name, str(folder), whose, seconds=300)
     best, searches = lab.known_best(prepared, lab.ROOT)
     known = lab.candidates_of(prepared, best)
-    wanted = MEASURED.get(name, tuple(known))
-    candidates = [PEAK_FMA, *(one for name, one in known.items() if name in wanted)]
+    candidates = [PEAK_FMA, *known.values()]
     with show.progress(NAMES[name], len(candidates) * (ROUNDS + 1)) as bar:
         timed = compare(
             candidates, ROUNDS, SAMPLE_SECONDS, lambda candidate: show.advance(bar, candidate)
