@@ -60,7 +60,7 @@ def test_a_size_that_a_gpu_tile_does_not_divide_is_refused() -> None:
 
 
 def test_the_whole_course_for_a_gpu_runs_in_one_command_and_times_nothing() -> None:
-    done = phase("main", "--labs", "--target", "cuda-sim", "--quick", "--solutions", "--seed", "1")
+    done = phase("main", "--labs", "--target", "cuda-sim", "--quick", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     for lesson in dict.fromkeys(
         known.lesson for known in catalogue().values() if known.target == GPU

@@ -207,7 +207,7 @@ def test_a_module_with_an_operator_left_is_no_program_for_a_gpu(models) -> None:
 
 
 def test_phase_4_for_a_gpu_verifies_both_models_and_times_nothing() -> None:
-    done = phase("relay_import", "--target", "cuda-sim", "--quick", "--seed", "1")
+    done = phase("relay_import", "--target", "cuda-sim", "--quick", "--solutions", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("verified, not timed") == len(SHAPES) * len(STAGES)
     assert "What does fusion save on a GPU?" in done.stdout

@@ -470,6 +470,13 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path) -> None:
         assert file or anchor in anchors, f"{path.name}: there is no heading #{anchor}"
 
 
+def test_the_contents_of_the_guide_are_its_chapters() -> None:
+    text = GUIDE.read_text()
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    listed = re.findall(r"^\d+\. \[(.+)\]\(#", prose, flags=re.MULTILINE)
+    assert listed == re.findall(r"^## (.+)$", prose, flags=re.MULTILINE)
+
+
 def test_the_tables_are_the_data() -> None:
     assert [table.group for table in tables()] == old_names.groups()
     for shown in tables():

@@ -38,7 +38,7 @@ from tvm_practice.common.exercise import (
     lesson_file,
     lesson_path,
 )
-from tvm_practice.common.status import COULD_NOT_RUN, INTERRUPTED, NOTHING_WRONG
+from tvm_practice.common.status import COULD_NOT_RUN, NOTHING_WRONG, status_of
 
 HINTS = 3  # tiers of every exercise
 
@@ -506,29 +506,11 @@ def reset(what: Exercise | str) -> int:
 
 def main() -> int:
     """The entry of `tvm-practice`; returns the exit status."""
-    stdout = sys.stdout
     try:
         # Completion asks for the variable of the program's own name, however it was started.
-        status = course.main(
-            prog_name=program(), standalone_mode=False, complete_var="_TVM_PRACTICE_COMPLETE"
-        )
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return status_of(course, program(), complete_var="_TVM_PRACTICE_COMPLETE")
     except BrokenLesson as error:
         click.echo(f"tvm-practice: {error}", err=True)
-        return COULD_NOT_RUN
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted.", err=True)
-        return INTERRUPTED
-    except SystemExit as ended:
-        # `tvm-practice list | head`: click changes stdout, rich raises from the error.
-        if sys.stdout is not stdout or isinstance(ended.__context__, BrokenPipeError):
-            return NOTHING_WRONG
-        return ended.code if isinstance(ended.code, int) else COULD_NOT_RUN
-    except OSError as error:
-        named = f": {error.filename}" if error.filename else ""
-        click.echo(f"tvm-practice: {error.strerror or error}{named}", err=True)
         return COULD_NOT_RUN
     except Exception as error:  # whatever nobody foresaw is not the learner's mistake
         from tvm_practice.common.worker import WorkerFailed  # here: most commands need none
@@ -541,4 +523,3 @@ def main() -> int:
         what = f"{type(error).__name__}: {error} ({place})"
         click.echo(f"tvm-practice: this is a fault of the course, not yours: {what}", err=True)
         return COULD_NOT_RUN
-    return status if isinstance(status, int) else NOTHING_WRONG

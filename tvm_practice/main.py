@@ -45,6 +45,7 @@ from tvm_practice.common.status import (
     COULD_NOT_RUN,
     INTERRUPTED,
     NOTHING_WRONG,
+    status_of,
 )
 from tvm_practice.fleet import ADDRESS
 
@@ -602,30 +603,19 @@ def run_lesson_from_command_line(lesson: str) -> int:
     """The entry of `python -m tvm_practice.<phase>` and of the labs; returns the exit status."""
     for flag, (module, name) in _OTHER_COMMANDS.get(lesson, {}).items():
         if flag in sys.argv[1:]:
-            return _status_of(getattr(importlib.import_module(module), name))
+            command = getattr(importlib.import_module(module), name)
+            return status_of(command, command.name)
     others = [f"{flag} --help" for flag in _OTHER_COMMANDS.get(lesson, ())]
-    return _status_of(
-        _command(
-            f"python -m {lesson_module(lesson)}",
-            f"{TITLES[lesson]}." + (f" It has other uses: {', '.join(others)}." if others else ""),
-            (lesson,),
-            _OF_LESSON.get(lesson, ()),
-        )
-    )
+    summary = f"{TITLES[lesson]}." + (f" It has other uses: {', '.join(others)}." if others else "")
+    name = f"python -m {lesson_module(lesson)}"
+    return status_of(_command(name, summary, (lesson,), _OF_LESSON.get(lesson, ())), name)
 
 
 def main() -> int:
     """The entry of `python -m tvm_practice.main`; returns the exit status."""
     summary = "All five phases in order, then a summary."
-    return _status_of(_command("python -m tvm_practice.main", summary, PHASES, (_LABS,)))
-
-
-def _status_of(command: click.Command) -> int:
-    try:
-        command.main(args=sys.argv[1:], prog_name=command.name)
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else COULD_NOT_RUN
-    return NOTHING_WRONG
+    name = "python -m tvm_practice.main"
+    return status_of(_command(name, summary, PHASES, (_LABS,)), name)
 
 
 if __name__ == "__main__":

@@ -26,16 +26,18 @@ def about(error: BaseException) -> str | None:
     names = int(said["names"])
     left = f"{said['least'] or ''}{names} name{'s' if names != 1 else ''}"
     frame, number = list(traceback.walk_tb(error.__traceback__))[-1]
-    right = _unpacked(linecache.getline(frame.f_code.co_filename, number))
+    right = _unpacked(linecache.getline(frame.f_code.co_filename, number), names)
     values = _again(right, frame)
-    if values is not None:
-        names_of_loops = _loops(values, frame)
-        count = f"{len(values)} {'loop' if names_of_loops else 'value'}{'s'[: len(values) != 1]}"
-        which = f": {', '.join(names_of_loops)}" if names_of_loops else ""
-        return f"{left} on the left, and on the right {count}{which}."
-    if isinstance(right, ast.Call) and (listed := _list_in(right)) is not None:
+    if values is not None and len(values) != names:
+        loops = _loops(values, frame)
+        count = f"{len(values)} {'loop' if loops else 'value'}{'s'[: len(values) != 1]}"
         return (
-            f"{left} on the left, and {ast.unparse(right.func)} makes {len(listed.elts)} loops, "
+            f"{left} on the left, and on the right {count}{': ' * bool(loops)}{', '.join(loops)}."
+        )
+    factors = _factors_of_split(right, frame)
+    if factors is not None and len(factors) != names:
+        return (
+            f"{left} on the left, and {ast.unparse(right.func)} makes {len(factors)} loops, "  # type: ignore[union-attr]
             "one for each place in its list."
         )
     if said["values"]:
@@ -43,31 +45,42 @@ def about(error: BaseException) -> str | None:
     return f"{left} on the left, and more than that on the right."
 
 
-def _unpacked(line: str) -> ast.expr | None:
-    """The right side of a line that unpacks; None if it is none, or goes over several lines."""
+def _unpacked(line: str, names: int) -> ast.expr | None:
+    """The right side of a line that unpacks to so many plain names, and does nothing else; None if
+    it is another one, or goes over several lines."""
     with suppress(SyntaxError):
-        statement = ast.parse(line.strip()).body[0]
-        if isinstance(statement, ast.Assign):
-            return statement.value
+        match ast.parse(line.strip()).body:
+            case [ast.Assign(targets=[ast.Tuple(elts=left) | ast.List(elts=left)], value=right)]:
+                if len(left) == names and all(isinstance(one, ast.Name) for one in left):
+                    return right
     return None
 
 
 def _again(right: ast.expr | None, frame: FrameType) -> list | tuple | None:
-    """What stands on the right, looked up a second time; None where that could change something."""
-    known = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.Call, ast.UnaryOp)
-    for node in ast.walk(right) if right is not None else ():
-        looks = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if isinstance(node, ast.Call) and not (looks and node.func.attr in _LOOKS):  # type: ignore[attr-defined]
-            return None
-        if isinstance(node, ast.expr) and not isinstance(node, known):
-            return None
-    if right is None:
+    """What stands on the right, looked up a second time: a name, a slice of it, or the loops of a
+    block. None for everything else, which could change something."""
+    known = (ast.Name, ast.Subscript, ast.Slice, ast.Constant, ast.UnaryOp)
+    calls = [node for node in ast.walk(right) if isinstance(node, ast.Call)] if right else []
+    looks = [call.func for call in calls if _method(call, frame) in _LOOKS]
+    if right is None or len(looks) < len(calls):
+        return None
+    others = [one for one in ast.walk(right) if isinstance(one, ast.expr)]
+    if any(not isinstance(one, known) and one not in (*calls, *looks) for one in others):
         return None
     with suppress(Exception):
         code = compile(ast.Expression(right), "", "eval")
         values = eval(code, frame.f_globals, dict(frame.f_locals))
         if isinstance(values, list | tuple):
             return values
+    return None
+
+
+def _method(call: ast.Call, frame: FrameType) -> str | None:
+    """The method of a schedule that a call calls; None if it is one of anything else."""
+    match call.func:
+        case ast.Attribute(value=ast.Name(id=name), attr=method):
+            if type(frame.f_locals.get(name)).__name__ == "Schedule":
+                return method
     return None
 
 
@@ -86,11 +99,12 @@ def _name(sch: Any, loop: Any) -> str:
     return str(sch.get(loop).loop_var.name)
 
 
-def _list_in(call: ast.Call) -> ast.List | None:
-    """The list of factors of a split, where it is written down in the call."""
-    if not isinstance(call.func, ast.Attribute) or call.func.attr != "split":
+def _factors_of_split(right: ast.expr | None, frame: FrameType) -> list[ast.expr] | None:
+    """The factors of a split, where they are written down in the call."""
+    if not isinstance(right, ast.Call) or _method(right, frame) != "split":
         return None
-    given = [*call.args, *(word.value for word in call.keywords)]
-    lists = [one for one in given if isinstance(one, ast.List)]
-    starred = any(isinstance(one, ast.Starred) for found in lists for one in found.elts)
-    return lists[0] if len(lists) == 1 and not starred else None
+    given = [*right.args, *(word.value for word in right.keywords)]
+    lists = [one.elts for one in given if isinstance(one, ast.List)]
+    if len(lists) != 1 or any(isinstance(one, ast.Starred) for one in lists[0]):
+        return None
+    return lists[0]
