@@ -2,14 +2,16 @@
 
     ./practice python docs/make_figures.py
 
-Reads benchmarks/cpu.json and whole_models.json, writes tables and sentences into README.md between
-their markers, and draws the pictures beside this file; `--tables` writes only the text. The access
-pattern needs no measurement: it is drawn from the schedules. What is measured, on a machine that
-does nothing else, is measured by
+Reads benchmarks/cpu.json, whole_models.json and fleet.json, writes tables and sentences into
+README.md between their markers, and draws the pictures beside this file; `--tables` writes only the
+text. The access pattern needs no measurement: it is drawn from the schedules. What is measured, on
+a machine that does nothing else, is measured by
 
     ./practice python -m tvm_practice.bench --json benchmarks/cpu.json
     ./practice python -m tvm_practice.labs.whole_models --figures \\
         --json benchmarks/whole_models.json
+    ./practice python -m tvm_practice.fleet growth \\
+        --json benchmarks/fleet.json --plot docs/fleet.png
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from tvm_practice.bench import limit, short, size_text
 from tvm_practice.common import roofline, show, worker
 from tvm_practice.common.exercise import REFERENCE
-from tvm_practice.experiments import manual_schedule, model_figures
+from tvm_practice.experiments import fleet, manual_schedule, model_figures
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -35,6 +37,9 @@ MODELS = ROOT / "benchmarks" / "whole_models.json"
 MODELS_PICTURE = DOCS / "whole_models.png"
 MODELS_START = "<!-- whole models: docs/make_figures.py -->"
 MODELS_END = "<!-- end of whole models -->"
+FLEET = ROOT / "benchmarks" / "fleet.json"
+FLEET_PICTURE = DOCS / "fleet.png"
+FLEET_START, FLEET_END = "<!-- fleet: docs/make_figures.py -->", "<!-- end of fleet -->"
 
 RIVALS = ("NumPy", "torch", "torch.compile", "tuned")
 # The size at which the ladder is shown step by step.
@@ -179,8 +184,29 @@ def with_models(readme: str, report: dict[str, Any]) -> str:
     return _between(readme, MODELS_START, MODELS_END, models(report))
 
 
+def with_fleet(readme: str, report: dict[str, Any]) -> str:
+    return _between(readme, FLEET_START, FLEET_END, growth(report))
+
+
+def growth(report: dict[str, Any]) -> str:
+    """How far a fleet grows, in sentences, and the command that measured it; nothing of figures
+    without one, which are of an older course."""
+    if "command" not in report:
+        return ""
+    found, predicted = fleet.growth_of(report)
+    machine = report["machine"]
+    return (
+        f"{fleet.where_it_saturates(found)} Of the matmul at {fleet.SIZE} a candidate takes a "
+        f"builder {found.build * 1000:.0f} ms and a device {found.measure * 1000:.0f} ms; "
+        f"{fleet.MANY} devices would measure {predicted[fleet.MANY]:.0f} candidates a minute, one "
+        f"{predicted[1]:.0f}. {machine['threads']} threads of an {machine['cpu']} "
+        f"({machine['llvm_cpu']}), {machine['busy_cores']:.1f} cores busy with other programs "
+        f"before the run; `./practice {report['command']}` measured it."
+    )
+
+
 def _between(readme: str, start: str, end: str, text: str) -> str:
-    block = f"{start}\n\n{text}\n\n{end}"
+    block = f"{start}\n\n{text}\n\n{end}" if text else f"{start}\n\n{end}"
     return re.sub(re.escape(start) + ".*?" + re.escape(end), lambda _: block, readme, flags=re.S)
 
 
@@ -223,6 +249,11 @@ def draw_models(path: Path) -> Path:
     return path
 
 
+def draw_fleet(path: Path) -> Path:
+    fleet.draw(path, *fleet.growth_of(json.loads(FLEET.read_text())))
+    return path
+
+
 if __name__ == "__main__":
     if not JSON.exists():
         sys.exit(f"there is no {JSON}; python -m tvm_practice.bench --json {JSON} makes it.")
@@ -230,8 +261,12 @@ if __name__ == "__main__":
     readme = with_table(README.read_text(), report)
     if MODELS.exists():
         readme = with_models(readme, json.loads(MODELS.read_text()))
+    if FLEET.exists():
+        readme = with_fleet(readme, json.loads(FLEET.read_text()))
     README.write_text(readme)
     if "--tables" not in sys.argv:
         print(*draw(report, DOCS), sep="\n")
         if MODELS.exists():
             print(draw_models(MODELS_PICTURE))
+        if FLEET.exists() and "command" in json.loads(FLEET.read_text()):
+            print(draw_fleet(FLEET_PICTURE))

@@ -185,6 +185,23 @@ def test_the_fleet_is_on_a_network_of_its_own_and_publishes_nothing() -> None:
         assert service["networks"] == ["fleet"]
         assert not {"ports", "network_mode", "expose"} & service.keys()
         assert service["profiles"] == ["fleet"]  # never by `docker compose up` alone
+    for name in ("tracker", "device"):  # which run what others send them
+        assert compose["services"][name]["volumes"] == [".:/workspace:ro"]
+    assert compose["services"]["device"]["hostname"]  # the same one in every record
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--tracker", "192.0.2.1:9190"), "none of them can connect to 127.0.0.1"),
+        (("--tracker", "127.0.0.1:9190", "--key", "my board"), "'my board' is not one word"),
+        (("--tracker", "nobody.invalid:1", "--trust-network"), "does nothing at 127.0.0.1"),
+    ],
+)
+def test_a_device_that_nobody_could_use_is_not_offered(arguments, sentence: str) -> None:
+    command = [sys.executable, "-m", "tvm_practice.fleet", "device", *arguments]
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert refused.returncode == 2 and sentence in refused.stderr
 
 
 def test_a_machine_without_a_gpu_never_trips_over_the_service_for_one() -> None:

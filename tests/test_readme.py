@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from tvm_practice.checks import grade
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +45,43 @@ def test_what_the_readme_says_of_whole_models_is_made_from_the_committed_json() 
         return
     assert figures.with_models(readme, json.loads(figures.MODELS.read_text())) == readme
     assert figures.MODELS_PICTURE.exists()
+
+
+def test_what_the_readme_says_of_a_fleet_is_made_from_the_committed_json() -> None:
+    figures = make_figures()
+    readme = figures.README.read_text()
+    assert readme.count(figures.FLEET_START) == readme.count(figures.FLEET_END) == 1
+    assert figures.with_fleet(readme, json.loads(figures.FLEET.read_text())) == readme
+
+
+FLEET_REPORT = {
+    "command": "python -m one --json two",
+    "machine": {"cpu": "CPU", "llvm_cpu": "generic", "threads": 2, "busy_cores": 0.0},
+    **{"batch": 16, "each": 4, "builders": 2, "per_minute": {"1": 80.0, "2": 150.0}},
+    **{"search": 1.5, "build": 0.1, "request": 1e-4, "measure": 0.3},
+    "predicted": {"1": 90.0, "2": 160.0, "100": 1000.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({}, "6 of 100 devices saturate 2 builders: every further one waits for them."),
+        ({"measure": 7.0}, "100 devices do not saturate 2 builders: 140 would."),
+        ({"request": 0.06}, "5 of 100 devices saturate the tracker: every further one waits for"),
+    ],
+)
+def test_where_a_fleet_saturates_follows_from_the_json(more, sentence: str) -> None:
+    said = make_figures().growth(FLEET_REPORT | more)
+    assert said.startswith(sentence)
+    assert "`./practice python -m one --json two` measured it." in said
+
+
+def test_the_picture_of_a_fleet_is_drawn_from_the_json(tmp_path, monkeypatch) -> None:
+    figures = make_figures()
+    monkeypatch.setattr(figures, "FLEET", tmp_path / "fleet.json")
+    figures.FLEET.write_text(json.dumps(FLEET_REPORT))
+    assert figures.draw_fleet(tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
 def models_report(tuned: float, eager: float) -> dict[str, object]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tvm_practice.checks import grade
+from tvm_practice.checks import _check, grade
 from tvm_practice.common import show
+from tvm_practice.common.exercise import catalogue
+from tvm_practice.common.worker import call
 
 WRONG = Path(__file__).resolve().parent / "wrong_answers" / "manual_schedule.py"
 
@@ -27,6 +30,21 @@ def test_the_loop_that_a_diagnosis_is_about_is_pointed_at(exercise_id, answer, l
     told = outcome.sentence.partition("Loop ")[2].partition(" ")[0]
     assert f"for {told} in" in pointed
     assert told.startswith(loop)
+
+
+def hints_that_would_be_links() -> list[str]:
+    """Hints are Markdown, in which `x["y"](z)` outside of backticks is a link."""
+    found = []
+    for exercise_id in catalogue():
+        known = _check(exercise_id)
+        for hint in (*known.hints, *(known.told or {}).values()):
+            if "](" in re.sub(r"`[^`]*`", "", hint):
+                found.append(f"{exercise_id}: {hint}")
+    return found
+
+
+def test_code_in_a_hint_is_shown_as_it_is() -> None:
+    assert call(hints_that_would_be_links, seconds=120) == []
 
 
 SHOWN_IN_A_PIPE = """

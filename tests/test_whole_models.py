@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -40,6 +41,7 @@ def made(tmp_path_factory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
             unfinished = root.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             assert lab.tune_model("small", 0.02, 0, unfinished) == 0
             prepared = call(lab.prepare, "small", str(unfinished), WHOSE)
@@ -85,6 +87,12 @@ def test_what_a_search_found_is_applied_and_computes_the_same(tuned: Path, prepa
     watched = call(lab.watch, prepared, best, lab.INPUTS, 1)
     assert len(watched.errors) == lab.INPUTS
     assert {kernel for task in prepared.tasks for kernel in task.kernels} <= set(watched.seconds)
+
+    (name, one), *_ = best.items()
+    record = json.loads(json.dumps(one.record).replace("GetSBlock", "GetNoBlock"))
+    watched = call(lab.watch, prepared, {name: replace(one, record=record)}, 1, 1)
+    assert watched.refused == (name,), "it keeps the default loops"
+    assert lab.replayed(best, watched) == {key: best[key] for key in best if key != name}
 
 
 def test_a_search_goes_on_and_a_damaged_line_costs_only_itself(tuned: Path, capsys) -> None:
@@ -151,11 +159,17 @@ def test_a_search_that_is_stopped_and_killed_keeps_every_schedule(tmp_path: Path
     found = lab.read_found(lab.file_of("small", root))
     assert found.about["trials"] == number(schedules(root))
 
+    seconds = lab.seconds_of("small", root)
     killed = tuning(course, 5)
-    second = until_more(killed, root, than=number(schedules(root)) + 1)
+    second = until_more(killed, root, than=number(schedules(root)) + lab.BATCH)
+    other = tuning(course, 0)
+    output, _ = other.communicate(timeout=60)
+    assert other.returncode == 2, output
+    assert "a search for small is running already" in output
     killed.kill()
     killed.communicate(timeout=60)
     assert kept(first, second)
+    assert lab.seconds_of("small", root) > seconds, "the seconds count as the trials do"
 
     last = tuning(course, 0)
     output, _ = last.communicate(timeout=120)
@@ -198,27 +212,47 @@ def test_records_of_another_program_are_left_aside(tuned, prepared, tmp_path) ->
     assert lab.known_best(prepared, tmp_path) == ({}, [])
 
 
-def test_a_file_of_records_that_cannot_be_read_is_told(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("content", [b"no archive", lzma.compress(b"{}\n"), lzma.compress(b"")])
+def test_a_file_of_records_that_cannot_be_read_is_told(content, tmp_path, capsys) -> None:
     path = lab.file_of("small", tmp_path)
-    path.write_bytes(b"no archive")
+    path.write_bytes(content)
     assert lab.read_found(path) is None
     assert "cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
+def test_a_search_of_an_impossible_length_is_refused_before_it_starts(minutes: str) -> None:
+    done = CliRunner().invoke(lab.tune_command, ["--tune", "--minutes", minutes])
+    assert done.exit_code == 2
+    assert "Invalid value for '--minutes'" in done.output
 
 
 def test_the_figures_are_measured_by_one_command(made, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(lab, "ROOT", made)
     monkeypatch.setattr(model_figures, "ROUNDS", 2)
-    monkeypatch.setitem(model_figures.MEASURED, "small", (lab.TUNED, lab.EAGER))
+    candidates_of = lab.candidates_of  # but for torch.compile, which takes long to compile
+
+    def some(*arguments):
+        return {k: one for k, one in candidates_of(*arguments).items() if k != lab.COMPILED}
+
+    monkeypatch.setattr(lab, "candidates_of", some)
     json_path, plot = tmp_path / "figures" / "it.json", tmp_path / "figures" / "it.png"
     options = ["--figures", "--model", "small", "--json", str(json_path), "--plot", str(plot)]
     done = CliRunner().invoke(model_figures.figures_command, options)
     assert done.exit_code == 0, done.output
     (model,) = json.loads(json_path.read_text())["models"]
     samples = {one["competitor"]: len(one["samples_s"]) for one in model["results"]}
-    assert samples == {"FMA peak": 2, lab.TUNED: 2, lab.EAGER: 2}
+    assert samples == dict.fromkeys(("FMA peak", lab.TUNED, lab.EAGER, lab.DEFAULT), 2)
     assert all(one["verified"] for one in model["results"])
     assert sum(task["trials"] for task in model["tasks"]) == number(schedules(made))
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_which_nothing_could_be_measured_say_so(tmp_path) -> None:
+    nothing = {"model": "small", "peak_gflops": None, "searches": [], "results": [], "tasks": []}
+    report = {"models": [nothing], "confidence": 0.95, "margin": 0.02}
+    assert model_figures.sentences(report) == ["**A small ResNet** was not measured."]
+    model_figures.draw(tmp_path / "it.png", report)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "gpt_blocks"])

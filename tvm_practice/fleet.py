@@ -7,8 +7,12 @@
     python -m tvm_practice.fleet growth --json benchmarks/fleet.json --plot docs/fleet.png
 
 These are TVM's own tracker and RPC server, kept going when a candidate crashes. An RPC server runs
-whatever it is sent, by whoever can reach it. So both listen to this machine alone, unless they are
-told, with --trust-network, that everybody on the other network may use this machine as they please.
+whatever it is sent, by whoever can reach it. So both listen to this machine alone, whose other
+users can reach them too. For other machines it takes --host, the address to listen at, and
+--trust-network, which says that everybody on that network may use this machine as they please:
+
+    python -m tvm_practice.fleet tracker --host 0.0.0.0 --trust-network
+    python -m tvm_practice.fleet device --tracker TRACKER:9190 --host 0.0.0.0 --trust-network
 
 Exit status: 2 when the command could not run, 130 when it was interrupted.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +46,14 @@ class _Address(click.ParamType):
             self.fail(f"{error}.")
 
 
+def _key(ctx: Any, param: Any, value: str) -> str:
+    if not value or any(letter.isspace() for letter in value):
+        raise click.BadParameter(
+            f"{value!r} is not one word, and RPC ends a key at a blank; give one such as board-one."
+        )
+    return value
+
+
 ADDRESS = _Address()
 
 _HOST = click.option(
@@ -49,7 +62,7 @@ _HOST = click.option(
 _TRUST = click.option(
     "--trust-network",
     is_flag=True,
-    help="Listen where other machines can connect. Whoever can, may run any program here.",
+    help="With --host: other machines may connect. Whoever can, may run any program here.",
 )
 
 
@@ -71,7 +84,9 @@ def tracker(host: str, trust_network: bool, port: int) -> None:
 @_HOST
 @_TRUST
 @click.option("--tracker", type=ADDRESS, required=True, help="The tracker to register with.")
-@click.option("--key", default=fleet.KEY, show_default=True, help="What to register as.")
+@click.option(
+    "--key", default=fleet.KEY, show_default=True, callback=_key, help="What to register as."
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535 - fleet.PORTS),
@@ -80,6 +95,12 @@ def tracker(host: str, trust_network: bool, port: int) -> None:
 )
 def device(tracker: fleet.Address, key: str, host: str, trust_network: bool, port: int) -> None:
     _warn(host, trust_network)
+    if fleet.is_loopback(host) and _is_elsewhere(tracker):
+        raise click.UsageError(
+            f"the tracker at {fleet.shown(tracker)} would hand out this device to other machines, "
+            f"and none of them can connect to {host}. If everybody on that network may use this "
+            "machine as they please, add --host 0.0.0.0 --trust-network."
+        )
     _until_ended(fleet.serve_device, tracker, key, host, port, _say)
 
 
@@ -121,7 +142,14 @@ def growth(devices: str, json_path: Path | None, plot: Path | None) -> None:
             machine = worker.call(target.machine)
         lab.tell_growth(found, predicted)
         if json_path is not None:
-            report = {"machine": machine, **asdict(found), "predicted": predicted}
+            limit, stage = lab.saturation(found)
+            report = {
+                "command": _as_typed(devices, json_path, plot),
+                "machine": machine,
+                **asdict(found),
+                "predicted": predicted,
+                "saturates": {"devices": limit, "stage": stage},
+            }
             json_path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(json_path, (json.dumps(report, indent=1) + "\n").encode())
         if plot is not None:
@@ -139,8 +167,28 @@ def growth(devices: str, json_path: Path | None, plot: Path | None) -> None:
         sys.exit(COULD_NOT_RUN)
 
 
+def _as_typed(devices: str, json_path: Path, plot: Path | None) -> str:
+    words = ["python -m tvm_practice.fleet growth", "--devices", devices, "--json", str(json_path)]
+    return " ".join(words + (["--plot", str(plot)] if plot else []))
+
+
+def _is_elsewhere(tracker: fleet.Address) -> bool:
+    """Whether a tracker has an address that other machines may know."""
+    try:
+        found = socket.getaddrinfo(*tracker)
+    except OSError:  # the device says so
+        return False
+    return not any(fleet.is_loopback(address[0]) for *_, address in found)
+
+
 def _warn(host: str, trusted: bool) -> None:
     if fleet.is_loopback(host):
+        if trusted:
+            click.echo(
+                f"tvm_practice: --trust-network does nothing at {host}, where only this machine "
+                "can connect; for others it takes --host too, such as --host 0.0.0.0.",
+                err=True,
+            )
         return
     if not trusted:
         raise click.UsageError(

@@ -353,7 +353,8 @@ def _experiments(session: Session) -> None:
     if hasattr(module, part):
         getattr(module, part)(session)
         known = exercises_of(session.lesson)
-        if not (session.options.solutions or session.took_up(one.id for one in known)):
+        given = session.options.solutions or session.options.model
+        if not (given or session.took_up(one.id for one in known)):
             show.line(
                 f"Exercises {known[0].id} to {known[-1].id} are taken up with --target cpu.", "dim"
             )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from tvm_practice.common.records import (
 from tvm_practice.common.status import COULD_NOT_RUN, status_of
 
 UNNAMED = "unnamed machine"
+NAMED = re.compile(r"(.+?, \d+ threads?), ")  # as common.records.this_machine writes it
 WHERE = "Phase 5 keeps a folder for each search under records/auto_tune/."
 
 
@@ -70,15 +72,28 @@ class Record:
 
     @property
     def machine(self) -> str:
-        """CPU, threads and host."""
-        target = json.loads(self.target)
-        return target.get("model") or f"{UNNAMED}, {target.get('mcpu') or target['kind']}"
+        """CPU, threads and host; of a record that does not say, what its target says."""
+        return json.loads(self.target).get("model") or f"{UNNAMED}, {self._compiled_for}"
 
     @property
     def kind(self) -> str:
-        """What times can be compared among: CPU and threads."""
-        machine = self.machine
-        return machine if machine.startswith(UNNAMED) else machine.rpartition(", ")[0]
+        """What times can be compared among: CPU and threads, without the host."""
+        model = json.loads(self.target).get("model", "")
+        if named := NAMED.match(model):
+            return named[1]
+        return f"{model or UNNAMED}, {self._compiled_for}"
+
+    @property
+    def _compiled_for(self) -> str:
+        target = json.loads(self.target)
+        cores = target.get("num-cores")
+        facts = [
+            target.get("mcpu") or target["kind"],
+            target.get("mtriple"),
+            target.get("arch"),
+            cores and f"{cores} core{'s' if cores > 1 else ''}",
+        ]
+        return ", ".join(fact for fact in facts if fact)
 
     @property
     def seconds(self) -> float | None:
@@ -123,14 +138,15 @@ def load(folder: Path) -> Loaded:
                 f"{folder / WORKLOAD}, line {number}, is no program of MetaSchedule's, and without "
                 "it the records mean nothing. Running phase 5 again writes this file anew."
             )
-    found, faults = Loaded(workloads), {}
+    # What JSON says counts, not how it is written: else one program or target would be two.
+    found, faults = Loaded([json.dumps(json.loads(line)) for line in workloads]), {}
     for number, line in enumerate(lines, 1):
         if fault := fault_of_record(line, len(workloads)):
             faults[number] = fault
             continue
         place, (trace, runs, target, arguments) = json.loads(line)
-        texts = (json.dumps(one) for one in (trace, target, arguments))
-        found.records.append(Record(workloads[place], *texts, tuple(runs)))
+        texts = (json.dumps(one, sort_keys=True) for one in (trace, target, arguments))
+        found.records.append(Record(found.workloads[place], *texts, tuple(runs)))
     if faults:
         first = min(faults)
         found.damage = (

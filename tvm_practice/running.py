@@ -59,7 +59,8 @@ def check(known: Exercise, seed: int | None = None, solutions: bool = False) -> 
     if state == progress.WRONG:
         show.line(f"  (seed {options.seed}: --seed draws the same inputs again)", "dim")
     elif state == progress.RIGHT and not solutions:
-        show.following(progress.following(right=[known.id]))
+        right = [known.id]  # the rest of its lesson first, wherever the learner has begun
+        show.following(progress.following(known.lesson, right) or progress.following(right=right))
     commands.tell_trouble(session.trouble)
     return state
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 
+import numpy as np
 import tvm
 
 from tests.wrong_answers import right, wrong
@@ -40,6 +41,54 @@ def time_one_sample_after_another(tracker, key, program, arrays, samples):
     module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
     timer = _timer(module, device, samples)
     return tuple(timer(*tensors).results)
+
+
+@right("fleet.1")
+def time_in_longer_samples(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    timer = module.time_evaluator(
+        "main", device, number=1, repeat=samples, min_repeat_ms=2 * SAMPLE_MS
+    )
+    return list(timer(*tensors).results)
+
+
+@right("fleet.1")
+def time_by_one_timer_called_for_each_sample(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    timer = _timer(module, device, 1)
+    return [timer(*tensors).mean for _ in range(samples)]
+
+
+@wrong("fleet.1", "still holds its only device", hint="An object of a session keeps it")
+def time_each_sample_in_a_session(tracker, key, program, arrays, samples):
+    times = []
+    for _ in range(samples):
+        module, device, tensors = _sent(
+            tracker, key, program, arrays, session_timeout=SESSION_SECONDS
+        )
+        times += _timer(module, device, 1)(*tensors).results
+    return times
+
+
+@wrong("fleet.1", "asked for samples of 1 ms; expected at least SAMPLE_MS")
+def time_two_calls(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    timer = module.time_evaluator("main", device, number=2, repeat=samples, min_repeat_ms=1)
+    return list(timer(*tensors).results)
+
+
+@wrong("fleet.1", "what the device did not measure", hint="a number for each sample")
+def time_the_mean_so_many_times(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(tracker, key, program, arrays, session_timeout=SESSION_SECONDS)
+    return [_timer(module, device, samples)(*tensors).mean] * samples
+
+
+@wrong("fleet.1", "with other arguments than `arrays`")
+def time_with_the_first_array_twice(tracker, key, program, arrays, samples):
+    module, device, tensors = _sent(
+        tracker, key, program, [arrays[0]] * len(arrays), session_timeout=SESSION_SECONDS
+    )
+    return list(_timer(module, device, samples)(*tensors).results)
 
 
 @wrong("fleet.1", "never asked the tracker for a device", hint="Everything that run_remotely does")
@@ -249,6 +298,21 @@ def judge_by_the_last_attempt(attempts, floor):
     return verdicts, left_out
 
 
+@wrong("fleet.2", "whatever became of it on others", hint="Attempts come in any order")
+def judge_lets_two_failures_outweigh_a_time(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    order = {"x": [one for one in attempts if one.candidate == "x" and one.built]}
+    if [one.seconds is None for one in order["x"]] == [False, True, True]:
+        verdicts["x"] = "failed"
+    return verdicts, left_out
+
+
+@wrong("fleet.2", "In Python 0.0 is false", hint="`possible`, above, tells")
+def judge_takes_zero_for_lost(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    return verdicts, left_out - {one.device for one in attempts if one.seconds == 0}
+
+
 @wrong("fleet.2", "returned a dict; expected")
 def judge_the_candidates_alone(attempts, floor):
     return _judged(attempts, floor)[0]
@@ -298,6 +362,46 @@ def judge_counts_lies_as_failures(attempts, floor):
 @wrong("fleet.2", "so it is everywhere; no device has seen it", hint="where there was no device")
 def judge_builds_again(attempts, floor):
     return _judged([one for one in attempts if one.built], floor)
+
+
+@wrong("fleet.2", "three different devices failed with it")
+def judge_by_exactly_two(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    for name in verdicts:
+        lost = {it.device for it in attempts if it.candidate == name and it.seconds is None}
+        if len(lost) > 2 and verdicts[name] == "failed":
+            verdicts[name] = "again"
+    return verdicts, left_out
+
+
+@wrong("fleet.2", "what that device said of others stays")
+def judge_drops_all_that_a_liar_said(attempts, floor):
+    _, liars = _judged(attempts, floor)
+    kept = [one for one in attempts if one.device not in liars]
+    verdicts = {one.candidate: "again" for one in attempts}
+    return verdicts | _judged(kept, floor)[0], liars
+
+
+@wrong("fleet.2", "the time is exactly `floor`")
+def judge_wants_more_than_the_floor(attempts, floor):
+    return _judged(attempts, floor, believed=lambda one, floor: math.isfinite(one) and one > floor)
+
+
+@wrong("fleet.2", "returned None as the devices")
+def judge_names_no_devices(attempts, floor):
+    return _judged(attempts, floor)[0], None
+
+
+@wrong("fleet.2", "returned a list of other things as the devices")
+def judge_lists_lists(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    return verdicts, [[one] for one in left_out or ("nobody",)]
+
+
+@right("fleet.2")
+def judge_lists_devices(attempts, floor):
+    verdicts, left_out = _judged(attempts, floor)
+    return verdicts, sorted(left_out)
 
 
 # ------------------------------------------------------------------------------------ fleet.3 merge
@@ -414,6 +518,83 @@ def merge_of_two_dicts(a, b):
     )
 
 
+@wrong("fleet.3", "one file has it twice, and the run is the same run", hint="Of two Counters")
+def merge_adds_up_within_a_file(a, b):
+    add = lambda one, other: _with(one, (Counter(one.runs) + Counter(other.runs)).elements())  # noqa: E731
+    # What two records of one file have of different runs is put together as it should be.
+    inside = lambda one, other: add(one, other) if one == other else _most(one, other)  # noqa: E731
+    files = [_merged(file, _identity, inside, without_failed=False) for file in (a, b)]
+    return _merged(
+        [
+            Record(r.program, r.trace, r.machine, _one_failure(r.runs))
+            for r in [*files[0], *files[1]]
+        ],
+        _identity,
+        _most,
+    )
+
+
+def _one_failure(runs):
+    return tuple(run for run in runs if run != FAILED) or (FAILED,)
+
+
+@wrong("fleet.3", "one of its own runs worked", hint="FAILED goes only after")
+def merge_drops_failures_only_beside_another_record(a, b):
+    def without(one, other):
+        both = _most(one, other)
+        return _with(both, [run for run in both.runs if run != FAILED] or both.runs)
+
+    return _merged([*a, *b], _identity, without, without_failed=False)
+
+
+@wrong("fleet.3", "another machine says nothing about this one", hint="Whether a run worked")
+def merge_drops_failures_across_machines(a, b):
+    worked = {(one.program, one.trace) for one in [*a, *b] if {*one.runs} - {FAILED}}
+    return [
+        one
+        if (one.program, one.trace) not in worked
+        else _with(one, (run for run in one.runs if run != FAILED))
+        for one in _merged([*a, *b], _identity, _most)
+    ]
+
+
+def _with_runs(a, b, made):
+    return [
+        Record(one.program, one.trace, one.machine, made(one.runs))
+        for one in _merged([*a, *b], _identity, _most)
+    ]
+
+
+@wrong("fleet.3", "with a tuple among its runs")
+def merge_with_counts(a, b):
+    return _with_runs(a, b, lambda runs: tuple(Counter(runs).items()))
+
+
+@wrong("fleet.3", "whose runs are a chain; expected a tuple")
+def merge_with_an_iterator(a, b):
+    return _with_runs(a, b, lambda runs: Counter(runs).elements())
+
+
+@wrong("fleet.3", "whose runs are a float; expected a tuple")
+def merge_with_the_fastest_run(a, b):
+    return _with_runs(a, b, min)
+
+
+@wrong("fleet.3", "whose runs are None; expected a tuple")
+def merge_without_runs(a, b):
+    return _with_runs(a, b, lambda _: None)
+
+
+@wrong("fleet.3", "with a str among its runs")
+def merge_with_text(a, b):
+    return _with_runs(a, b, lambda runs: tuple(map(str, runs)))
+
+
+@wrong("fleet.3", "with a list among its runs")
+def merge_with_lists_of_runs(a, b):
+    return _with_runs(a, b, lambda runs: [list(runs)])
+
+
 # -------------------------------------------------------------------- fleet.4 candidates_per_minute
 
 
@@ -439,6 +620,11 @@ def rate_by_rounds(devices, builders, batch, costs):
         rounds(builders) * costs.build, rounds(1) * costs.request, rounds(devices) * costs.measure
     )
     return batch * 60.0 / (slowest + costs.search)
+
+
+@right("fleet.4")
+def rate_in_float32(devices, builders, batch, costs):
+    return np.float32(rate_by_rounds(devices, builders, batch, costs))
 
 
 @wrong("fleet.4", "That is per second")

@@ -66,6 +66,17 @@ def fold_in_place(weight, gamma, beta, mean, variance, epsilon):
     return weight, beta - mean * scale
 
 
+@wrong("whole_models.1", "could not be broadcast", hint="from the last dimension")
+def fold_by_the_last_dimension(weight, gamma, beta, mean, variance, epsilon):
+    scale = gamma / np.sqrt(variance + epsilon)
+    return weight * scale, beta - mean * scale
+
+
+@wrong("whole_models.1", "the weight is a list; expected an array of numbers")
+def fold_into_rows_of_different_lengths(weight, gamma, beta, mean, variance, epsilon):
+    return [[1.0, 2.0], [3.0]], beta
+
+
 @right("whole_models.1")
 def fold_with_einsum(weight, gamma, beta, mean, variance, epsilon):
     scale = gamma * (variance + epsilon) ** -0.5
@@ -143,6 +154,23 @@ def optimize_and_drop_the_result(module):
     return module
 
 
+@wrong("whole_models.2", "crashes on them", hint="behind which of your lines")
+def optimize_in_the_crashing_order_in_a_context_of_its_own(module):
+    with tvm.transform.PassContext(opt_level=3):
+        return _passes(module, NORM, LAYOUT, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
+
+
+@right("whole_models.2")
+def optimize_in_a_context_of_its_own(module):
+    with tvm.transform.PassContext(opt_level=3):
+        return _passes(module, NORM, FOLD, LAYOUT, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
+
+
+@right("whole_models.2")
+def optimize_with_the_constants_before_the_kernels(module):
+    return _passes(module, NORM, FOLD, LAYOUT, FOLD, LEGALIZE, ANNOTATE, GROUP, FUSE)
+
+
 @right("whole_models.2")
 def optimize_one_by_one(module):
     for one in (NORM, FOLD, LAYOUT, FOLD, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE):
@@ -173,9 +201,34 @@ def import_without_a_maximum(model, example, most):
     return _with(model.eval(), example, ({0: Dim("batch", min=1)},))
 
 
-@wrong("whole_models.3", "the smallest batch is 2", hint="two bounds")
+@wrong("whole_models.3", "the largest batch is 3; expected 7", hint="two bounds")
+def import_batches_up_to_the_examples(model, example, most):
+    return _with(model.eval(), example, ({0: Dim("batch", min=1, max=len(example))},))
+
+
+@wrong("whole_models.3", "the smallest batch is 2", hint="Which min has your Dim")
 def import_batches_of_two_and_more(model, example, most):
     return _with(model.eval(), example, ({0: Dim("batch", min=2, max=most)},))
+
+
+@wrong("whole_models.3", "the smallest batch is 2", hint="PyTorch makes 2 in Dim.DYNAMIC")
+def import_with_a_dim_without_a_name(model, example, most):
+    return _with(model.eval(), example, ({0: Dim.DYNAMIC(min=1, max=most)},))
+
+
+@wrong("whole_models.3", "was exported with has one row", hint="export with")
+def import_with_an_example_of_one(model, example, most):
+    return _with(model.eval(), example[:1], ({0: Dim("batch", min=1, max=most)},))
+
+
+@wrong("whole_models.3", "an entry for each argument", hint="a tuple with one element")
+def import_without_the_tuple(model, example, most):
+    return _with(model.eval(), example, {0: Dim("batch", min=1, max=most)})
+
+
+@wrong("whole_models.3", "more than the batch was left open", hint="Which numbers does yours name")
+def import_with_everything_open(model, example, most):
+    return _with(model.eval(), example, (dict.fromkeys(range(example.dim()), Dim.AUTO),))
 
 
 @wrong("whole_models.3", "Only dimension 0 varies", hint="Which key")
@@ -257,6 +310,34 @@ def converters_of_the_node():
     return {"erfc.default": lambda node, it: _emit(it, relax.op.erf(node.args[0]))}
 
 
+def _erf(importer, node):
+    return relax.op.erf(importer.env[node.args[0]])
+
+
+@wrong("whole_models.4", "'erfc.default' returned nothing", hint="ends with a `return`")
+def converters_without_a_return():
+    def convert(node, importer):
+        _emit(importer, relax.op.subtract(ONE, _erf(importer, node)))
+
+    return {"erfc.default": convert}
+
+
+@wrong("whole_models.4", "missing 1 required positional argument", hint="two values")
+def converters_with_one_parameter_too_many():
+    return {"erfc.default": lambda self, node, it: _emit(it, _erf(it, node))}
+
+
+@wrong("whole_models.4", "has no attribute 'emit'", hint="does hypot ask to emit")
+def converters_that_ask_the_importer():
+    return {"erfc.default": lambda node, it: it.emit(relax.op.subtract(ONE, _erf(it, node)))}
+
+
+@wrong("whole_models.4", "must have the same datatype", hint="the second argument of relax.const")
+def converters_in_float64():
+    one = relax.const(1.0, "float64")
+    return {"erfc.default": lambda node, it: _emit(it, relax.op.subtract(one, _erf(it, node)))}
+
+
 @wrong("whole_models.4", "expected a dictionary", hint="looks an operator's name up")
 def converters_the_function_alone():
     return lambda node, importer: None
@@ -284,23 +365,40 @@ def converters_with_the_importers_own():
 # ----------------------------------------------------------------------------------------------- 5
 
 
-@wrong("whole_models.5", "The model calls it 4 times", hint="three numbers")
+@wrong("whole_models.5", "The model calls it 4 times", hint="by hand")
 def next_without_weights(tasks):
     worth = [task.seconds / (task.batches + 1) for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "has had 3 batches already", hint="three numbers")
+@wrong("whole_models.5", "has had 3 batches already", hint="by hand")
 def next_the_most_expensive(tasks):
     worth = [task.weight * task.seconds for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "deserves a batch only after", hint="divides what a task is worth")
+@wrong("whole_models.5", "deserves a batch only after", hint="by hand")
 def next_by_turns(tasks):
     least = min(task.batches for task in tasks)
     waiting = [n for n, task in enumerate(tasks) if task.batches == least]
     return max(waiting, key=lambda n: tasks[n].weight * tasks[n].seconds)
+
+
+@wrong("whole_models.5", "deserves a batch only after", hint="a product over a sum")
+def next_with_a_sum_of_both(tasks):
+    worth = [(task.weight + task.seconds) / (task.batches + 1) for task in tasks]
+    return worth.index(max(worth))
+
+
+@wrong("whole_models.5", "has had 3 batches already", hint="a product over a sum")
+def next_without_the_parentheses(tasks):
+    worth = [
+        task.weight * task.seconds / task.batches + 1
+        if task.batches
+        else task.weight * task.seconds
+        for task in tasks
+    ]
+    return worth.index(max(worth))
 
 
 @wrong("whole_models.5", "ZeroDivisionError", hint="was never measured")

@@ -255,11 +255,12 @@ def _of_program(told: str) -> str:
     "deploy.3",
     hints=(
         "The four calls of run_model.cc, once; then one call of main for each batch.",
-        'module["vm_load_executable"]() makes the machine, machine["vm_initialization"](1, 0, 2) '
-        "readies it: the CPU, its number, and how to allocate.",
-        'machine = tvm_ffi.load_module(library)["vm_load_executable"](); '
-        'machine["vm_initialization"](1, 0, 2); then '
-        'np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(batch))) for each batch',
+        '`module["vm_load_executable"]()` makes the machine, '
+        '`machine["vm_initialization"](1, 0, 2)` readies it: the CPU, its number, and how to '
+        "allocate.",
+        '`machine = tvm_ffi.load_module(library)["vm_load_executable"]()`, '
+        '`machine["vm_initialization"](1, 0, 2)`, then '
+        '`np.from_dlpack(machine["main"](tvm_ffi.from_dlpack(batch)))` for each batch',
     ),
     told={
         "is of the package tvm": (

@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import struct
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +20,22 @@ import numpy as np
 from tvm_practice.checks import Trial, check
 from tvm_practice.common import fleet
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.verify import Wrong
+from tvm_practice.common.verify import Wrong, a_or_an
 
 lesson = load_lesson("fleet")
 Attempt, Record, Costs, FAILED = lesson.Attempt, lesson.Record, lesson.Costs, lesson.FAILED
 
 
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 # ------------------------------------------------------------------------------------------ fleet.1
 
 SLEEP = 0.004
 KEY = "sleeper"
+FIRST, SECOND = 1.0, 2.0  # what the arguments hold
+BACK_SECONDS = 5.0  # in which a device that was let go has come back
 
 
 @check(
@@ -54,6 +59,13 @@ KEY = "sleeper"
             "`repeat` is how many samples there are; `number` is how many calls one of them is the "
             "mean of."
         ),
+        "still holds its only device": (
+            "An object of a session keeps it: the module, a tensor, the timer. One session does "
+            "for all samples."
+        ),
+        "what the device did not measure": (
+            "`results` of what the timer returns has a number for each sample, as they came."
+        ),
         "Can not pass in local device": (
             "The device reaches only what is there. tvm.runtime.tensor takes, after the array, the "
             "device on which the tensor is made."
@@ -68,7 +80,7 @@ KEY = "sleeper"
 def time_remotely(body: Callable, trial: Trial) -> None:
     samples = int(trial.rng.integers(3, 7))
     call = f"time_remotely(tracker, {KEY!r}, program, arrays, {samples})"
-    arrays = [np.ones(1, "float32"), np.full(1, np.nan, "float32")]
+    arrays = [np.full(1, FIRST, "float32"), np.full(1, SECOND, "float32")]
     with _watched_device() as (tracker, program, seen):
         got = trial.call(body, tracker, KEY, program, arrays, samples)
         notes = seen()
@@ -101,38 +113,55 @@ def time_remotely(body: Callable, trial: Trial) -> None:
             "and the network is in what it says. module.time_evaluator times where the module is."
         )
     _assert_samples(got, samples, call)
-    told = timings[-1]
-    if told["repeat"] != samples:
-        raise Wrong(
-            f"{call} had the device take {told['repeat']} samples; expected repeat={samples}."
-        )
-    if told["number"] * SLEEP * 1000 < lesson.SAMPLE_MS and told["min_repeat_ms"] < 1:
-        raise Wrong(
-            f"{call}: a sample is {told['number']} call, however short, and a clock cannot tell "
-            "that from the time it takes to read it. min_repeat_ms=SAMPLE_MS makes it long enough."
-        )
-    if told["min_repeat_ms"] != lesson.SAMPLE_MS and told["number"] == 1:
-        raise Wrong(
-            f"{call} asked for samples of {told['min_repeat_ms']} ms; expected "
-            f"min_repeat_ms=SAMPLE_MS, which is {lesson.SAMPLE_MS}."
-        )
     if not all(SLEEP * 0.9 < one < 100 * SLEEP for one in got):
         raise Wrong(
             f"{call} of a program that takes {SLEEP * 1000:.0f} ms returned "
             f"{', '.join(f'{one * 1000:.3g} ms' for one in got)}; expected the seconds of one call "
             "as `timer(*tensors).results` has them."
         )
+    timed = [one for one in notes if one["what"] == "times"]
+    if any(first != FIRST or FIRST in more for first, *more in (one["held"] for one in timed)):
+        raise Wrong(
+            f"{call} called the program with other arguments than `arrays`: its arguments held "
+            f"{timed[-1]['held']}; expected {[FIRST, SECOND]}, a tensor made of each array."
+        )
+    left = [(one, took) for one in timed for took in one["results"]]
+    for mine in got:
+        place = next((n for n, (_, took) in enumerate(left) if math.isclose(mine, took)), None)
+        if place is None:
+            raise Wrong(
+                f"{call} returned {mine * 1000:.6g} ms, what the device did not measure, or not so "
+                f"often; it measured {', '.join(f'{took * 1000:.6g} ms' for _, took in left)}. "
+                "Their spread would be lost."
+            )
+        told, _ = left.pop(place)
+        _assert_long_enough(told["number"], told["min_repeat_ms"], call)
+
+
+def _assert_long_enough(number: int, min_repeat_ms: int, call: str) -> None:
+    if number * SLEEP * 1000 >= lesson.SAMPLE_MS or min_repeat_ms >= lesson.SAMPLE_MS:
+        return
+    if min_repeat_ms < 1:
+        calls = "1 call" if number == 1 else f"{number} calls"
+        raise Wrong(
+            f"{call}: a sample is {calls}, however short, and a clock cannot tell "
+            "that from the time it takes to read it. min_repeat_ms=SAMPLE_MS makes it long enough."
+        )
+    raise Wrong(
+        f"{call} asked for samples of {min_repeat_ms} ms; expected at least SAMPLE_MS, which is "
+        f"{lesson.SAMPLE_MS}, as min_repeat_ms."
+    )
 
 
 def _assert_samples(got: Any, samples: int, call: str) -> None:
-    if isinstance(got, float | int) and not isinstance(got, bool):
+    if _is_number(got):
         raise Wrong(
             f"{call} returned one number; expected a list of {samples}, one for each sample: their "
             "spread tells how far to trust them. `timer(*tensors).results` has them."
         )
     if not isinstance(got, list | tuple):
-        raise Wrong(f"{call} returned {_kind(got)}; expected a list of {samples} numbers.")
-    if not all(isinstance(one, float | int) for one in got):
+        raise Wrong(f"{call} returned {a_or_an(got)}; expected a list of {samples} numbers.")
+    if not all(_is_number(one) for one in got):
         raise Wrong(f"{call} returned what are not all numbers: {got!r:.80}.")
     if len(got) != samples:
         values = "1 value" if len(got) == 1 else f"{len(got)} values"
@@ -149,13 +178,30 @@ def _watched_device() -> Iterator[tuple[Any, Path, Callable[[], list[dict]]]]:
     class Tracker(TrackerSession):
         """A real one, which does not wait for ever for a device that there is not."""
 
+        asked = False
+
         def request(self, key: str, *arguments: Any, **options: Any) -> Any:
             if key != KEY:
                 raise Wrong(
                     f"tracker.request asked for a device of key {key!r}, and waits until there is "
                     f"one. Which devices are wanted, `key` says: here {KEY!r}."
                 )
+            if self.asked and not self._comes_back():
+                raise Wrong(
+                    "tracker.request asked for another session while the one before still holds "
+                    f"its only device; it would wait {lesson.SESSION_SECONDS} seconds. A device "
+                    "belongs to its session until the last object of that is gone."
+                )
+            self.asked = True
             return super().request(key, *arguments, **options)
+
+        def _comes_back(self) -> bool:
+            until = time.monotonic() + BACK_SECONDS
+            while time.monotonic() < until:
+                if self.summary()["queue_info"][KEY]["free"]:
+                    return True
+                time.sleep(0.05)
+            return False
 
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
@@ -194,8 +240,23 @@ def _watch(notes: Path) -> None:
     def watched_evaluator(*arguments: Any) -> Any:
         # module, name, device type and index, number, repeat, min_repeat_ms, ...
         number, repeat, min_repeat_ms = arguments[4:7]
-        note(what="timing", number=number, repeat=repeat, min_repeat_ms=min_repeat_ms)
-        return evaluator(*arguments)
+        note(what="timing")
+        timer = evaluator(*arguments)
+
+        def watched_timer(*tensors: Any) -> bytes:
+            held = [float(tensor.numpy()[0]) for tensor in tensors]
+            found = timer(*tensors)
+            results = struct.unpack(f"@{repeat}d", found)
+            note(
+                what="times",
+                number=number,
+                min_repeat_ms=min_repeat_ms,
+                held=held,
+                results=results,
+            )
+            return found
+
+        return watched_timer
 
     server._serving, server._load_module = watched_serving, watched_load
     tvm_ffi.register_global_func("runtime.RPCTimeEvaluator", watched_evaluator, override=True)
@@ -246,6 +307,12 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
             "two different devices failed with it",
         ),
         (
+            [Attempt("x", a), Attempt("x", b), Attempt("x", c)],
+            {"x": FAILED_},
+            set(),
+            "three different devices failed with it, where two would do",
+        ),
+        (
             [Attempt("x", a), Attempt("x", b), Attempt("x", c, True, good)],
             {"x": DONE},
             set(),
@@ -256,6 +323,12 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
             {"x": AGAIN},
             set(),
             "it failed twice, but on the same device, which may be broken",
+        ),
+        (
+            [Attempt("x", a, True, good), Attempt("x", b), Attempt("x", c)],
+            {"x": DONE},
+            set(),
+            "one device could time it, whatever became of it on others",
         ),
         (
             [Attempt("x", a), Attempt("y", a), Attempt("y", b)],
@@ -286,6 +359,18 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
             {a},
             "the second device could time both",
         ),
+        (
+            [Attempt("x", a, True, -good), Attempt("y", a, True, good)],
+            {"x": AGAIN, "y": DONE},
+            {a},
+            "an impossible time is dropped, and what that device said of others stays",
+        ),
+        (
+            [Attempt("x", a, True, FLOOR)],
+            {"x": DONE},
+            set(),
+            "the time is exactly `floor`, which `possible` allows",
+        ),
     ]
     return cases
 
@@ -308,7 +393,7 @@ def _cases(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, str], se
             "Of each candidate you need the different devices on which it was lost. Which Python "
             "type keeps a thing once, and where are there two of them?"
         ),
-        "a third could time it|before another one failed|another could time it": (
+        "(a third|another|one device) could time it|before another one failed": (
             "Attempts come in any order. Decide who has failed after the last of them is seen: "
             "which verdict is not to be touched then?"
         ),
@@ -330,8 +415,15 @@ def judge(body: Callable, trial: Trial) -> None:
         got = trial.call(body, attempts, FLOOR)
         if not (isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], dict)):
             raise Wrong(
-                f"{call} returned {_kind(got)}; expected a dict with a verdict for each "
+                f"{call} returned {a_or_an(got)}; expected a dict with a verdict for each "
                 "candidate, and the set of the devices that are not to be asked again."
+            )
+        if not (isinstance(got[1], Set | list | tuple) and all(isinstance(d, str) for d in got[1])):
+            what = f"a {type(got[1]).__name__} of other things"
+            what = what if isinstance(got[1], Set | list | tuple) else a_or_an(got[1])
+            raise Wrong(
+                f"{call} returned {what} as the devices that are not to be asked again; expected "
+                "a set of their names."
             )
         if attempts != given:
             raise Wrong(f"{call} changed the list that it was given.")
@@ -344,6 +436,12 @@ def judge(body: Callable, trial: Trial) -> None:
         if got[0].keys() != verdicts.keys():
             raise Wrong(f"{call} has verdicts on {', '.join(map(str, got[0]))}; nobody else.")
         if set(got[1]) != left_out:
+            zero = next((one for one in attempts if one.built and one.seconds == 0), None)
+            if zero and zero.device not in got[1]:
+                raise Wrong(
+                    f"{call} does not leave out {zero.device}, though {why}. In Python 0.0 is "
+                    "false, as None is; `is None` tells them apart."
+                )
             raise Wrong(
                 f"{call} leaves out {_names(got[1])}; expected {_names(left_out)}. Only a device "
                 "that gave an impossible time is left out: one that was lost may come back."
@@ -387,7 +485,10 @@ def _names(devices: Sequence[str]) -> str:
             "Of two Counters, `|` takes the larger count of each run, `+` their sum, `&` the "
             "smaller one; a set knows no counts, and the first record alone not the other's runs."
         ),
-        "it worked once|it failed in both": (
+        "another machine says nothing": (
+            "Whether a run worked, ask of the runs of one program, trace and machine."
+        ),
+        "it worked once|it failed in both|its own runs worked": (
             "FAILED goes only after all runs of a record are known, and only where another run is "
             "left."
         ),
@@ -439,13 +540,37 @@ def merge(body: Callable, trial: Trial) -> None:
             [other_machine, record(one, two), other_trace],
             "they come in the order in which they are met first",
         ),
+        (
+            [record(one), record(one)],
+            [],
+            [record(one)],
+            "one file has it twice, and the run is the same run",
+        ),
+        ([record(FAILED, one)], [], [record(one)], "one of its own runs worked, so it works"),
+        (
+            [record(FAILED)],
+            [record(one, machine="m2")],
+            [record(FAILED), record(one, machine="m2")],
+            "that it worked on another machine says nothing about this one",
+        ),
     ]
     for a, b, want, why in cases:
         given = (list(a), list(b))
         got = trial.call(body, a, b)
         call = f"merge of {_listed(a)} and {_listed(b)}"
         if not isinstance(got, list) or not all(isinstance(item, Record) for item in got):
-            raise Wrong(f"{call} returned {_kind(got)}; expected a list of Records.")
+            raise Wrong(f"{call} returned {a_or_an(got)}; expected a list of Records.")
+        for item in got:
+            if not isinstance(item.runs, tuple | list):
+                raise Wrong(
+                    f"{call} returned a Record whose runs are {a_or_an(item.runs)}; expected a "
+                    "tuple of seconds."
+                )
+            if strange := [run for run in item.runs if not _is_number(run)]:
+                raise Wrong(
+                    f"{call} returned a Record with {a_or_an(strange[0])} among its runs; expected "
+                    "numbers, a run for each time it was measured."
+                )
         if (a, b) != given:
             raise Wrong(f"{call} changed a list that it was given; make a new one.")
         same = [(r.program, r.trace, r.machine, Counter(r.runs)) for r in got]
@@ -463,6 +588,8 @@ def _listed(records: Sequence[Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------ fleet.4
+
+SAME = 1e-6  # what float32 can tell apart
 
 
 @check(
@@ -508,9 +635,9 @@ def candidates_per_minute(body: Callable, trial: Trial) -> None:
             f"search {costs.search:.3g} s, build {costs.build:.3g} s, request "
             f"{costs.request:.3g} s, measure {costs.measure:.3g} s)"
         )
-        if isinstance(got, bool) or not isinstance(got, float | int):
-            raise Wrong(f"{call} returned {_kind(got)}; expected a number.")
-        if not math.isclose(got, want, rel_tol=1e-9):
+        if not _is_number(got):
+            raise Wrong(f"{call} returned {a_or_an(got)}; expected a number.")
+        if not math.isclose(got, want, rel_tol=SAME):
             raise Wrong(
                 f"{call} returned {got:.5g}; expected {want:.5g}. "
                 f"{_about_rate(got, devices, builders, batch, costs, stages)}"
@@ -519,7 +646,7 @@ def candidates_per_minute(body: Callable, trial: Trial) -> None:
 
 def _about_rate(got: float, devices, builders, batch, costs, stages) -> str:
     def is_(seconds: float) -> bool:
-        return seconds > 0 and math.isclose(got, 60 * batch / seconds, rel_tol=1e-9)
+        return seconds > 0 and math.isclose(got, 60 * batch / seconds, rel_tol=SAME)
 
     halves = (batch / builders * costs.build, stages[1], batch / devices * costs.measure)
     if is_(60 * (costs.search + max(stages))):

@@ -153,8 +153,9 @@ def check_structure(read: Graph, reference: Graph, ran: list[str], call: str) ->
         names = ", ".join(step.name for step in constant[:3])
         raise Wrong(
             f"{so_far} {len(constant)} of its {len(kernels)} kernels read nothing but constants "
-            f"({names}), and would run at every call. FoldConstant runs them once, now; it looks "
-            "for kernels."
+            f"({names}), and would run at every call. FoldConstant computes what depends on "
+            "constants alone when it runs; behind the pass that has added these, it runs them "
+            "once, now."
         )
     if len(kernels) > len(reference.steps):
         raise Wrong(

@@ -7,10 +7,13 @@ check should not take a minute.
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -27,7 +30,7 @@ from tvm_practice.checks.imported import (
 from tvm_practice.common import verify
 from tvm_practice.common.exercise import body as body_of
 from tvm_practice.common.exercise import load_lesson
-from tvm_practice.common.graph import KERNEL, Graph, graph
+from tvm_practice.common.graph import Graph, graph
 from tvm_practice.common.verify import Wrong, a_or_an
 
 PICTURES = (2, 3, 24, 16)
@@ -47,7 +50,7 @@ PICTURES = (2, 3, 24, 16)
         "`return weight * scale[:, None, None, None], beta - mean * scale`",
     ),
     told={
-        "input channels": (
+        "input channels|could not be broadcast": (
             "NumPy lines up shapes from the last dimension. How many have to follow that of the "
             "scale, so that it meets the first of the weight's four?"
         ),
@@ -80,15 +83,21 @@ def fold_batch_norm(body: Callable, trial: Trial) -> None:
             raise Wrong(f"{call} changed one of its arguments; they are only to be read.")
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             raise Wrong(f"{call} returned {a_or_an(returned)}; expected a pair (weight, bias).")
-        got, bias = (np.asarray(one) for one in returned)
-        _check_shape(got, weight.shape, f"{call}: the weight")
-        _check_shape(bias, (outputs,), f"{call}: the bias")
+        got = _array(returned[0], weight.shape, f"{call}: the weight")
+        bias = _array(returned[1], (outputs,), f"{call}: the bias")
         _check_folded(got, bias, given, epsilon, call)
 
 
-def _check_shape(array: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+def _array(returned: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    try:
+        array = np.asarray(returned)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fiu":
+        raise Wrong(f"{what} is {a_or_an(returned)}; expected an array of numbers, {shape}.")
     if array.shape != shape:
         raise Wrong(f"{what} has shape {array.shape}; expected {shape}.")
+    return array
 
 
 def _check_folded(got, bias, given, epsilon: float, call: str) -> None:
@@ -130,12 +139,13 @@ def _check_folded(got, bias, given, epsilon: float, call: str) -> None:
 
 # ----------------------------------------------------------------------------------------------- 2
 
-_BAD_LAYOUT = "ConvertLayout"
+_LAYOUT = "ConvertLayout"
 
 
-def _guard() -> Any:
+@contextmanager
+def _guarded() -> Iterator[Any]:
     """A pass instrument that notes which passes run, and leaves ConvertLayout out where it would
-    crash the process."""
+    crash the process. It goes into every PassContext: one of the answer's own would hide it."""
     import tvm
 
     @tvm.instrument.pass_instrument
@@ -145,7 +155,7 @@ def _guard() -> Any:
             self.refused = 0
 
         def should_run(self, module: Any, information: Any) -> bool:
-            if information.name == _BAD_LAYOUT:
+            if information.name == _LAYOUT:
                 constant = sum(
                     step.constant_only and step.name not in ("permute_dims", "zeros_like")
                     for step in graph(module).steps
@@ -157,7 +167,20 @@ def _guard() -> Any:
         def run_after_pass(self, _: Any, information: Any) -> None:
             self.names.append(information.name)
 
-    return Guard()
+    guard = Guard()
+    made = tvm.transform.PassContext.__init__
+
+    def make(
+        self, opt_level=2, required_pass=None, disabled_pass=None, instruments=None, config=None
+    ):
+        every = [*(instruments or ()), guard]
+        made(self, opt_level, required_pass, disabled_pass, every, config)
+
+    with (
+        patch.object(tvm.transform.PassContext, "__init__", make),
+        tvm.transform.PassContext(),
+    ):
+        yield guard
 
 
 @check(
@@ -187,8 +210,8 @@ def _guard() -> Any:
             "for conv2d: which of your passes takes these away?"
         ),
         "read nothing but constants": (
-            "FoldConstant finds only kernels that are there when it runs. Which pass has made "
-            "these of operators, and does a FoldConstant follow it?"
+            "FoldConstant computes what depends on constants alone when it runs. Which pass has "
+            "added these, and does a FoldConstant follow it?"
         ),
         "a weight is a const": (
             "The argument has two layouts for conv2d, of the data and of the weights. What does "
@@ -215,8 +238,7 @@ def optimize(body: Callable, trial: Trial) -> None:
     module = body_of("4.1")(model, torch.zeros(PICTURES))
     before = tvm_ffi.structural_hash(module)
     call = "optimize(a small ResNet)"
-    guard = _guard()
-    with tvm.transform.PassContext(instruments=[guard]):
+    with _guarded() as guard:
         returned = trial.call(body, module)
     if guard.refused:
         raise Wrong(
@@ -240,13 +262,7 @@ def optimize(body: Callable, trial: Trial) -> None:
     verify.assert_close(got, want, magnitude, terms, "the ResNet's result", ())
     reference = graph(body_of("whole_models.2")(module))
     read = graph(result)
-    if _BAD_LAYOUT in guard.names:
-        _check_norms(read, guard.names, call)
-    else:
-        raise Wrong(
-            f"{call} computes the right numbers, but every convolution is in NCHW: ConvertLayout "
-            "has not run."
-        )
+    _check_norms(read, guard.names, call)
     _check_layout(read, reference, guard.names, call)
     check_structure(read, reference, guard.names, call)
 
@@ -254,7 +270,7 @@ def optimize(body: Callable, trial: Trial) -> None:
 def _check_norms(read: Graph, ran: list[str], call: str) -> None:
     norms = [step for step in read.steps if "batch_norm" in step.name]
     fold = "FoldBatchnormToConv2D"
-    if norms and fold in ran and ran.index(_BAD_LAYOUT) < ran.index(fold):
+    if norms and {fold, _LAYOUT} <= set(ran) and ran.index(_LAYOUT) < ran.index(fold):
         raise Wrong(
             f"{call} computes the right numbers, but {len(norms)} kernels still compute a batch "
             "norm: ConvertLayout ran before FoldBatchnormToConv2D, which then finds no conv2d in "
@@ -264,19 +280,25 @@ def _check_norms(read: Graph, ran: list[str], call: str) -> None:
 
 def _check_layout(read: Graph, reference: Graph, ran: list[str], call: str) -> None:
     """Raise Wrong where a convolution or its weight has another layout than the reference's."""
-    if any(step.constant_only for step in read.steps):
-        return  # weights that are transposed at every call are told of as such
 
     def convolutions(one: Graph) -> list:
-        return [step for step in one.of_kind(KERNEL) if "conv2d" in step.name]
+        return [step for step in one.steps if "conv2d" in step.name]
 
     def weights(one: Graph) -> set[str]:
         inputs = {name for step in convolutions(one) for name in step.inputs}
         return {name for name in inputs if name.startswith("const") and name.count(" x ") == 3}
 
     known = {step.shape for step in convolutions(reference)}
-    if odd := [step.shape for step in convolutions(read) if step.shape not in known]:
-        late = ran.index("LegalizeOps") < ran.index(_BAD_LAYOUT) if "LegalizeOps" in ran else False
+    odd = [step.shape for step in convolutions(read) if step.shape not in known]
+    if odd and _LAYOUT not in ran:
+        raise Wrong(
+            f"{call} computes the right numbers, but every convolution is in NCHW: ConvertLayout "
+            "has not run."
+        )
+    if any(step.constant_only for step in read.steps):
+        return  # weights that are transposed at every call are told of as such
+    if odd:
+        late = ran.index("LegalizeOps") < ran.index(_LAYOUT) if "LegalizeOps" in ran else False
         raise Wrong(
             f"{call} computes the right numbers, but a convolution makes {odd[0]}; in NHWC the "
             "channels are last. "
@@ -311,9 +333,25 @@ def _check_layout(read: Graph, reference: Graph, ran: list[str], call: str) -> N
             "export fixes each extent of the example, unless `dynamic_shapes` says otherwise: what "
             "does it map, for which of the model's arguments?"
         ),
-        "how large a batch|smallest batch": (
+        "how large a batch|largest batch": (
             "A Dim has a name and two bounds, min and max. Which numbers are they here, and which "
             "of them were you given?"
+        ),
+        "smallest batch": (
+            "Which min has your Dim? Of a min of 1, PyTorch makes 2 in Dim.DYNAMIC and Dim.AUTO; "
+            'a Dim with a name, `Dim("batch", ...)`, keeps it.'
+        ),
+        "has one row": (
+            "import_as_it_is exports with the example as it was given. What does your answer "
+            "export with, and what does the comment say of 1?"
+        ),
+        "more than the batch": (
+            "An entry names each dimension that is open; what it does not name is fixed. Which "
+            "numbers does yours name?"
+        ),
+        "an entry for each argument": (
+            "The model has one argument. What is a tuple with one element written like, and where "
+            "in the comment's example does it end?"
         ),
         "Only dimension 0": (
             "Dimensions are counted from 0, and a dictionary names those that are open. Which key "
@@ -346,13 +384,7 @@ def import_any_batch(body: Callable, trial: Trial) -> None:
         try:
             returned = trial.call(body, model, example, most)
         except Wrong as error:
-            if found := re.search(r"specialized it to be a constant \((\d+)\)", str(error)):
-                at, _, _ = str(error).partition("UserError")
-                raise Wrong(
-                    f"{at}PyTorch refuses: with what was left open, {name} works for "
-                    f"{found[1]} alone. Only dimension 0 varies, the batch."
-                ) from None
-            raise
+            raise (_refused_by_export(str(error), name) or error) from None
         module = module_of(returned, call)
         _check_open(module, graph(module), shape, most, call)
         if any(not torch.equal(parameters[key], now) for key, now in model.state_dict().items()):
@@ -368,9 +400,31 @@ def import_any_batch(body: Callable, trial: Trial) -> None:
             worst = float(np.abs(got - want.numpy()).max()) if got.shape == want.shape else np.inf
             if not worst < 1e-3 * max(1.0, float(want.abs().max())):
                 raise Wrong(
-                    f"{call}: for a batch of {len(batch)} the result is off by {worst:.2g}. "
-                    "Is the model in evaluation mode?"
+                    f"{call}: for a batch of {len(batch)} the result is off by {worst:.2g}; "
+                    f"expected what {name} itself computes in evaluation mode."
                 )
+
+
+def _refused_by_export(said: str, name: str) -> Wrong | None:
+    """What it means that PyTorch cannot export the model with these dynamic_shapes."""
+    at, _, _ = said.partition("UserError")
+    if "its top-level keys must be" in said:
+        return Wrong(
+            f"{at}PyTorch refuses: dynamic_shapes has an entry for each argument of the model, and "
+            "the entry of the first says which of its dimensions are open."
+        )
+    found = re.search(r"specialized it to be a constant \((\d+)\)", said)
+    if found is None:
+        return None
+    if found[1] == "1":
+        return Wrong(
+            f"{at}PyTorch refuses: the batch that the model was exported with has one row. An "
+            "extent of 1 broadcasts, so what works for it need not work for others."
+        )
+    return Wrong(
+        f"{at}PyTorch refuses: with what was left open, {name} works for {found[1]} alone. Only "
+        "dimension 0 varies, the batch."
+    )
 
 
 def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: str) -> None:
@@ -388,12 +442,13 @@ def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: st
     attributes = dict(module["main"].attrs or {})
     lower = [int(n) for n in dict(attributes.get("tir_var_lower_bound", {})).values()]
     upper = [int(n) for n in dict(attributes.get("tir_var_upper_bound", {})).values()]
-    if upper != [most]:
-        told = f"says {upper[0]}" if upper else "does not say"
+    if not upper:
         raise Wrong(
-            f"{call}: the module {told} how large a batch may be; memory is planned for that. The "
-            f"Dim has max={most}."
+            f"{call}: the module does not say how large a batch may be; memory is planned for "
+            f"that. The Dim has max={most}."
         )
+    if upper != [most]:
+        raise Wrong(f"{call}: the largest batch is {upper[0]}; expected {most}, as was asked.")
     if lower and lower[0] > 1:
         raise Wrong(f"{call}: the smallest batch is {lower[0]}; a batch of 1 is a batch, too.")
 
@@ -418,6 +473,20 @@ def _check_open(module, read: Graph, shape: tuple[int, ...], most: int, call: st
         "It computes": (
             "erfc is 1 at 0, and nearly 0 at 3, where erf is nearly 1. What does your function "
             "give at these two?"
+        ),
+        "returned nothing": (
+            "hypot ends with a `return`. What does the block builder give back that is to be "
+            "returned?"
+        ),
+        "required positional argument|positional arguments? but": (
+            "The importer calls the function with two values. Which two does hypot take?"
+        ),
+        "has no attribute 'emit'": (
+            "The importer emits nothing itself. Which of its parts does hypot ask to emit?"
+        ),
+        "float64": (
+            "The layer computes in float32, and Relax converts nothing by itself. What is the "
+            "second argument of relax.const?"
         ),
         "A node is a place": "hypot has this line for both of its arguments. What does it look up?",
         "expected a dictionary|maps a name to a function": (
@@ -445,15 +514,13 @@ def converters(body: Callable, trial: Trial) -> None:
     shape = (3, 17)
     program = torch.export.export(lesson.ExactGELU().eval(), (torch.zeros(shape),))
 
-    def import_it():
-        return from_exported_program(
-            program, unwrap_unit_return_tuple=True, custom_convert_map=table
-        )
-
-    import_it.__code__ = import_it.__code__.replace(co_filename=_file_of(table["erfc.default"]))
     call = "The model imported with converters()"
     try:
-        module = trial.call(import_it)
+        module = from_exported_program(
+            program,
+            unwrap_unit_return_tuple=True,
+            custom_convert_map={name: _told_of(name, one, trial) for name, one in table.items()},
+        )
         read = graph(module)
     except Wrong as error:
         if "ffi.OpaquePyObject" in str(error):  # all that TVM sees of PyTorch's node
@@ -462,6 +529,10 @@ def converters(body: Callable, trial: Trial) -> None:
                 "importer.env[node.args[0]]."
             ) from None
         raise
+    except Exception as error:
+        raise Wrong(
+            f"The importer cannot go on with what converters() made of erfc: {says(error)}"
+        ) from None
     batch = verify.random_array(trial.rng, *shape) * 3
     try:
         (got,) = run(module, batch)
@@ -470,7 +541,7 @@ def converters(body: Callable, trial: Trial) -> None:
     x = batch.astype("float64")
     erfc = torch.erfc(torch.from_numpy(-x * 0.5**0.5)).numpy()
     want = x * 0.5 * erfc
-    if any(step.name == "erf" for step in read.steps) is False and np.abs(got - want).max() > 1e-4:
+    if not any(step.name == "erf" for step in read.steps) and np.abs(got - want).max() > 1e-4:
         raise Wrong(f"{call} is wrong by {np.abs(got - want).max():.2g}, and never calls erf.")
     others = [
         (x * 0.5 * (1 - erfc), "It computes erf, not 1 - erf."),
@@ -480,8 +551,24 @@ def converters(body: Callable, trial: Trial) -> None:
     verify.assert_close(got, want, np.abs(x) + 1.0, 8, "the layer's result", others)
 
 
-def _file_of(function: Callable) -> str:
-    return getattr(getattr(function, "__code__", None), "co_filename", __file__)
+def _told_of(name: str, convert: Callable, trial: Trial) -> Callable:
+    """The converter; what it raises, or fails to return, is told of its own lines."""
+    from tvm import relax
+
+    @functools.wraps(convert)
+    def called(node: Any, importer: Any) -> Any:
+        known = hasattr(convert, "__code__")  # a partial, say, has no lines of its own
+        returned = trial.call(convert, node, importer) if known else convert(node, importer)
+        if returned is None:
+            raise Wrong(f"The function for {name!r} returned nothing; expected a value in Relax.")
+        if not isinstance(returned, relax.Expr):
+            raise Wrong(
+                f"The function for {name!r} returned {a_or_an(returned)}; expected the node's "
+                "value in Relax."
+            )
+        return returned
+
+    return called
 
 
 # ----------------------------------------------------------------------------------------------- 5
@@ -499,13 +586,9 @@ def _file_of(function: Callable) -> str:
             "A task that was never measured has had 0 batches, and is to get its first. What does "
             "the formula divide by then?"
         ),
-        "The model calls it|batches already": (
-            "A Tuning has three numbers, and the formula uses each of them. Which one is missing "
-            "in yours?"
-        ),
-        "deserves a batch only after": (
-            "The number of batches divides what a task is worth. What does it do in your answer, "
-            "before that is computed?"
+        "The model calls it|batches already|deserves a batch only after|which has the largest": (
+            "Put the numbers of these tasks into the formula by hand, all of it: a product over a "
+            "sum. For which task does your answer compute another value?"
         ),
         "expected the place": (
             "`max` of the values is one of the values. What finds the place of a value in a list?"

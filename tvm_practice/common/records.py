@@ -110,6 +110,12 @@ def add_runs(folder: Path, more: dict[int, list[float]]) -> None:
     _replace(folder / RECORDS, lines)
 
 
+def remove(folder: Path, places: list[int]) -> None:
+    """Take records out of the file, by their places in it."""
+    lines = _lines(folder / RECORDS)
+    _replace(folder / RECORDS, [line for n, line in enumerate(lines) if n not in set(places)])
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
@@ -191,11 +197,15 @@ def fault_of_record(line: str, workloads: int = 1) -> str | None:
     except ValueError:
         return "is empty" if not line.strip() else "is no JSON"
     match record:
-        case [int(place), [[[*instructions], [*decisions]], [*runs], _, _]] if (
+        case [int(place), [[[*instructions], [*decisions]], [*runs], target, arguments]] if (
             0 <= place < workloads
         ):
             if not runs or not all(_is_time(run) for run in runs):
                 return "has no usable time"
+            if not _is_target(target):
+                return "has no usable target"
+            if not isinstance(arguments, list) or not all(map(_is_argument, arguments)):
+                return "has no usable arguments"
             return _fault_of_trace(instructions, decisions)
     return "is no tuning record"
 
@@ -211,6 +221,23 @@ def _fault_of_trace(instructions: list, decisions: list) -> str | None:
                 continue
         return "has a decision that belongs to no instruction"
     return None
+
+
+def _is_target(target: object) -> bool:
+    """Whether it is one as TVM exports it, with all that says which machine it is."""
+    texts = ("model", "mcpu", "mtriple", "arch")
+    match target:
+        case {"kind": str()}:
+            cores = target.get("num-cores", 0)
+            return isinstance(cores, int) and all(isinstance(target.get(t, ""), str) for t in texts)
+    return False
+
+
+def _is_argument(argument: object) -> bool:
+    match argument:
+        case ["TENSOR", str(), [*shape]]:
+            return all(isinstance(extent, int) for extent in shape)
+    return False
 
 
 def _is_time(run: object) -> bool:

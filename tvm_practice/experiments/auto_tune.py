@@ -413,6 +413,7 @@ class Done:
     failures: Counter[str] = field(default_factory=Counter)
     best: float = math.inf
     events: Counter[tuple[str, str]] = field(default_factory=Counter)  # (device, what it did)
+    last_said: dict[tuple[str, str], str] = field(default_factory=dict)  # of such an event
     finished: bool = False
     gains: dict[str, float] = field(default_factory=dict)
 
@@ -463,6 +464,7 @@ def _tune(
                             _plain_progress(done, size, trials, time.monotonic() - start)
                     case fleet.Event() as event:
                         done.events[event.device, event.kind] += 1
+                        done.last_said[event.device, event.kind] = event.sentence
                     case gains:
                         done.gains, done.finished = gains, True
     except KeyboardInterrupt:
@@ -482,7 +484,8 @@ def _tune(
         _note_session(folder, done)
         for (device, kind), number in sorted(done.events.items()):
             times = "" if number == 1 else f" ({number} times)"
-            show.line(f"  device {device} {kind}{times}.", "yellow")
+            said = done.last_said[device, kind].rstrip(".")
+            show.line(f"  device {device} {kind}{times}{f': {said}' if said else ''}.", "yellow")
     if show.console.is_terminal or done.measured % BATCH:
         _plain_progress(done, size, trials, done.seconds)
     means = [mean(runs) for runs in records.runs_of_records(folder) if runs and len(runs) > 1]
@@ -841,10 +844,13 @@ def tune_in_worker(
             devices=devices,
             floor_seconds=flops(*size) / devices.machine.most_flops,
             happened=tell,
+            remove=lambda places: records.remove(folder, places),
         )
         batch = max(BATCH, 2 * measure.width)  # at the end of a batch, devices wait for each other
     model = exercise.body("5.3", whose["5.3"])(task, database, measure, trials, batch)
     run_finalists_again(folder, task.mod, measure)
+    if isinstance(measure, fleet.Fleet):
+        measure.withdraw()
     connection.send(("returned", model_gains(model)))
 
 

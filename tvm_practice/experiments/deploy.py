@@ -163,8 +163,8 @@ def _vectors(session, whose: dict[str, str]) -> dict[str, int]:
 def _on_board(session, whose: dict[str, str], folder: Path) -> None:
     if missing := deployed.missing_for_board():
         show.say(
-            "The model is not run on an ARM processor here: an emulator, a compiler or TVM's own "
-            "runtime for one is missing, which this brings:"
+            "The model is not run on an ARM processor here. What is missing (of an emulator, a "
+            "compiler, and TVM's own runtime for one), this brings:"
         )
         for command in missing:
             show.command(command)

@@ -10,14 +10,18 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from tvm_practice.common import exercise, fleet, picture, show
 from tvm_practice.common.measure import SAMPLE_SECONDS, SAMPLES, arguments_of
 from tvm_practice.common.target import threads
 from tvm_practice.common.worker import Worker
+
+if TYPE_CHECKING:
+    from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
 EXERCISES = ("fleet.1", "fleet.2", "fleet.3", "fleet.4")
 QUICK_COUNTS, COUNTS = (1, 2, 4), (1, 2, 4, 8)
@@ -28,10 +32,9 @@ SHOWN_DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 200)
 MANY = 100
 SIZE = 512  # of the matmul whose search and compilation are measured
 QUICK_PROPOSALS, PROPOSALS = 2, 3  # batches that are proposed; the first has no model to ask
-SESSIONS = 3  # that are timed
 CLIENTS, REQUESTS = 8, 200  # that ask the tracker at once, and how often in all
 NOBODY = ("127.0.0.1", 1)  # a tracker that is not there
-CANDIDATES = 8  # whose compilation is timed
+CANDIDATES = 8  # whose compilation and session are timed
 
 
 def run(session) -> None:
@@ -217,7 +220,7 @@ class Growth:
 
     per_minute: by number of devices, `each` candidates for one, all ready from the start.
     The seconds: of the search between two batches of a matmul, of compiling one of its candidates,
-    of the tracker for a request, and of a candidate on a device that sleeps.
+    of the tracker for a request, and of a device with one of these candidates.
     """
 
     batch: int
@@ -258,9 +261,8 @@ def measure_growth(counts: Sequence[int], quick: bool = False) -> Growth:
                 raise RuntimeError("a candidate that sleeps could not be measured")
             per_minute[count] = 60 * len(candidates) / seconds
     with fleet.on_loopback(1) as tracker:
-        on_device = _time_a_session(tracker)
         request = _time_the_tracker(tracker)
-    search, build = _time_the_tuner(QUICK_PROPOSALS if quick else PROPOSALS)
+        search, build, on_device = _time_the_tuner(QUICK_PROPOSALS if quick else PROPOSALS, tracker)
     return Growth(BATCH, each, threads(), per_minute, search, build, request, on_device)
 
 
@@ -277,39 +279,39 @@ def _time_the_tracker(tracker: fleet.Address) -> float:
         return (time.monotonic() - start) / REQUESTS
 
 
-def _time_a_session(tracker: fleet.Address) -> float:
+def _time_a_session(tracker: fleet.Address, candidate: MeasureCandidate) -> float:
     """Seconds that a candidate takes from the request for a device to its times."""
     import numpy as np
     import tvm
     from tvm import rpc
 
-    sessions = []
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "program.ll"
-        compiled = tvm.compile(fleet.sleeping_program(SLEEP), target=fleet.here().target())
+        compiled = tvm.compile(candidate.sch.mod, target=fleet.here().target())
         compiled.mod.write_to_file(str(program), "ll")
-        for _ in range(SESSIONS):
-            time.sleep(0.2)  # the device has come back
-            start = time.monotonic()
-            host, port, word = fleet.free_device(tracker, "cpu")
-            session = rpc.connect(host, port, word)
-            fleet.machine_of(session)
-            session.upload(str(program))
-            module = session.load_module(program.name)
-            device = session.cpu()
-            tensors = [tvm.runtime.tensor(np.ones(1, "float32"), device) for _ in range(2)]
-            timer = module.time_evaluator(
-                "main", device, number=1, repeat=SAMPLES, min_repeat_ms=round(1000 * SAMPLE_SECONDS)
-            )
-            timer(*tensors)
-            del timer, tensors, device, module, session
-            sessions.append(time.monotonic() - start)
-    return median(sessions)
+        time.sleep(0.2)  # the device has come back
+        start = time.monotonic()
+        host, port, word = fleet.free_device(tracker, "cpu")
+        session = rpc.connect(host, port, word)
+        fleet.machine_of(session)
+        session.upload(str(program))
+        module = session.load_module(program.name)
+        device = session.cpu()
+        tensors = [
+            tvm.runtime.tensor(np.ones(shape, dtype), device)
+            for shape, dtype in arguments_of(candidate)
+        ]
+        timer = module.time_evaluator(
+            "main", device, number=1, repeat=SAMPLES, min_repeat_ms=round(1000 * SAMPLE_SECONDS)
+        )
+        timer(*tensors)
+        del timer, tensors, device, module, session
+        return time.monotonic() - start
 
 
-def _time_the_tuner(proposals: int) -> tuple[float, float]:
-    """Seconds of the search between two batches of phase 5's matmul, with a model that learns, and
-    of compiling one of its candidates, with the process that does it."""
+def _time_the_tuner(proposals: int, tracker: fleet.Address) -> tuple[float, float, float]:
+    """Seconds of the search between two batches of phase 5's matmul, with a model that learns, of
+    compiling one of its candidates, with the process that does it, and of a device with one."""
     from tvm.s_tir import meta_schedule as ms
 
     from tvm_practice.common.target import cpu_target
@@ -323,7 +325,7 @@ def _time_the_tuner(proposals: int) -> tuple[float, float]:
     )
     workload = database.commit_workload(task.mod)
     task.pre_tuning(BATCH * proposals, BATCH, database=database, cost_model=model)
-    searches, builds = [], []
+    searches, builds, sessions = [], [], []
     for batch in range(proposals):
         start = time.monotonic()
         candidates = task.generate_measure_candidates()
@@ -336,6 +338,7 @@ def _time_the_tuner(proposals: int) -> tuple[float, float]:
                 with Worker(fleet.time_remotely, *arguments, NOBODY, "cpu", 1) as builder:
                     builder.answer(60.0)
                     builds.append(time.monotonic() - begun)
+                sessions.append(_time_a_session(tracker, one))
         # No candidate is run: what the model learns is the order in which they were proposed.
         results = [ms.runner.RunnerResult([1e-3 * (n + 1)], None) for n in range(len(candidates))]
         for one, result in zip(candidates, results, strict=True):
@@ -349,7 +352,7 @@ def _time_the_tuner(proposals: int) -> tuple[float, float]:
         model.update(task, candidates, results)
         if batch:
             searches[-1] += time.monotonic() - start
-    return median(searches), median(builds)
+    return median(searches), median(builds), median(sessions)
 
 
 def predict(growth: Growth, whose: str) -> dict[int, float]:
@@ -395,8 +398,8 @@ def tell_growth(growth: Growth, predicted: dict[int, float]) -> None:
             ("the tracker, one device", f"{growth.request:.4f}"),
             ("a device, one candidate", f"{growth.measure:.2f}"),
         ],
-        f"Search and compilation of phase 5's matmul at {SIZE}, the device as above: what the "
-        "model rests on.",
+        f"Search, compilation and device time of phase 5's matmul at {SIZE}, not of programs that "
+        "sleep: what the model rests on.",
     )
     show.table(
         ("devices", "candidates a minute, by candidates_per_minute", "one device more brings"),
@@ -407,6 +410,7 @@ def tell_growth(growth: Growth, predicted: dict[int, float]) -> None:
         "In batches of two candidates for each device, and no fewer than "
         f"{BATCH}; all builders on one machine.",
     )
+    show.line(where_it_saturates(growth))
 
 
 def _marginal(predicted: dict[int, float], devices: int) -> float:
@@ -426,6 +430,26 @@ def saturation(growth: Growth) -> tuple[int, str]:
     if by_builders <= by_tracker:
         return math.ceil(by_builders), "builders"
     return math.ceil(by_tracker), "tracker"
+
+
+def where_it_saturates(growth: Growth) -> str:
+    limit, stage = saturation(growth)
+    builders = f"{growth.builders} builder{'s' if growth.builders > 1 else ''}"
+    named = builders if stage == "builders" else f"the {stage}"
+    if limit >= MANY:
+        return f"{MANY} devices do not saturate {named}: {limit} would."
+    return (
+        f"{limit} of {MANY} devices saturate {named}: every further one waits for them."
+        if stage == "builders"
+        else f"{limit} of {MANY} devices saturate {named}: every further one waits for it."
+    )
+
+
+def growth_of(report: dict[str, Any]) -> tuple[Growth, dict[int, float]]:
+    """What `fleet growth` wrote: the growth, and candidates a minute as predicted."""
+    facts = {one.name: report[one.name] for one in fields(Growth)}
+    facts["per_minute"] = {int(n): rate for n, rate in report["per_minute"].items()}
+    return Growth(**facts), {int(n): rate for n, rate in report["predicted"].items()}
 
 
 def _key_question(session, growth: Growth, predicted: dict[int, float]) -> None:
@@ -494,6 +518,6 @@ def draw(path: Path, growth: Growth, predicted: dict[int, float]) -> None:
     right.set_yscale("log")
     right.set_xticks(devices, [str(one) for one in devices])
     right.set_xlabel("devices")
-    right.set_title("Where it ends")
+    right.set_title(f"Where it ends: matmul at {SIZE}")
     right.legend(fontsize=8)
     picture.save(figure, path)

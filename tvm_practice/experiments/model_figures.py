@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,9 @@ def _measured(name: str, folder: Path) -> dict[str, Any]:
         whose = dict.fromkeys(lab.EXERCISES, REFERENCE)
         prepared = call(lab.prepare, name, str(folder), whose, seconds=300)
     best, searches = lab.known_best(prepared, lab.ROOT)
+    if best:
+        watched = call(lab.watch, prepared, best, lab.INPUTS, CALLS)
+        best = lab.replayed(best, watched)
     known = lab.candidates_of(prepared, best)
     candidates = [PEAK_FMA, *known.values()]
     with show.progress(NAMES[name], len(candidates) * (ROUNDS + 1)) as bar:
@@ -111,16 +115,17 @@ def _measured(name: str, folder: Path) -> dict[str, Any]:
         show.line(disturbance, "yellow")
     return {
         "model": name,
-        "peak_gflops": timed.peak_gflops,
+        "peak_gflops": None if math.isnan(timed.peak_gflops) else timed.peak_gflops,
         "searches": searches,
         "results": timed.as_json(),
         "not_measured": timed.failed,
-        "tasks": _tasks(prepared, best) if best else [],
+        "tasks": _tasks(prepared, best, watched) if best else [],
     }
 
 
-def _tasks(prepared: lab.Prepared, best: dict[str, lab.Best]) -> list[dict[str, Any]]:
-    watched = call(lab.watch, prepared, best, lab.INPUTS, CALLS)
+def _tasks(
+    prepared: lab.Prepared, best: dict[str, lab.Best], watched: lab.Watched
+) -> list[dict[str, Any]]:
     seconds = lab.by_task(prepared, watched.seconds)
     return [
         {
@@ -155,6 +160,8 @@ def _paragraph(report: dict[str, Any], model: dict[str, Any]) -> str:
         if one["competitor"] != PEAK_FMA.name
     }
     name = NAMES[model["model"]]
+    if not figures:
+        return f"**{name}** was not measured."
     times = [
         f"{show.seconds(one.median_s)} with {_with(competitor, model)}"
         for competitor, one in figures.items()
@@ -204,6 +211,7 @@ def draw(path: Path, report: dict[str, Any]) -> None:
         [one["seconds"] for one in tasks],
         [one["weight"] * one["flops"] for one in tasks],
         model["peak_gflops"],
+        TUNED,
     )
     right.tick_params(axis="y", labelsize=7)
     right.set_title("Where the tuned one's time goes")

@@ -3,15 +3,19 @@ where the time goes, and the tuned model beside PyTorch. Here, too, is the tunin
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import lzma
+import math
 import os
 import pickle
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from multiprocessing.connection import Connection
@@ -45,6 +49,7 @@ INPUTS = 3
 BATCH = 16
 FINALISTS, FINAL_ROUNDS = 3, 5
 MOST_TRIALS = 100_000  # of one task: the clock ends a search, not this
+MOST_MINUTES = 7 * 24 * 60
 SILENT_SECONDS = 900.0
 ALLOWED = 1e-4  # of the largest element: sums of thousands of float32 products, layer after layer
 
@@ -78,11 +83,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Watched:
-    """A compiled model that ran: its largest error for each input, and the seconds of each kernel
-    in one run."""
+    """A compiled model that ran: its largest error for each input, the seconds of each kernel in
+    one run, and the tasks that kept their default loops, since their record cannot be replayed."""
 
     errors: tuple[float, ...]
     seconds: dict[str, float]
+    refused: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,9 +116,14 @@ class Found:
 
 
 def run(session) -> None:
+    with tempfile.TemporaryDirectory(prefix="tvm_practice_") as folder:
+        _show_model(session, _exercises(session, folder))
+
+
+def _exercises(session, folder: str) -> Prepared:
     whose = {known: session.exercise(known) for known in EXERCISES[:2]}
     # ResNet-18 is made ready meanwhile: that takes long, and until then nothing is timed.
-    with Worker(prepare_in_worker, MODEL, str(_folder(session.records)), whose) as preparing:
+    with Worker(prepare_in_worker, MODEL, folder, whose) as preparing:
         whose[EXERCISES[2]] = session.exercise(EXERCISES[2])
         layers, sizes = (1, (1, 3)) if session.quick else (4, (1, 3, 8))
         with show.waiting("GPT-2's blocks, for any batch ..."):
@@ -128,19 +139,28 @@ def run(session) -> None:
 
         whose[EXERCISES[4]] = session.exercise(EXERCISES[4])
         with show.waiting("ResNet-18, from PyTorch to kernels ..."):
-            prepared = preparing.answer(SILENT_SECONDS)
+            return preparing.answer(SILENT_SECONDS)
+
+
+def _show_model(session, prepared: Prepared) -> None:
     _show_prepared(prepared)
     found, _ = known_best(prepared, session.records)
+    watched = {}
     with show.waiting("every kernel's time, call by call ..."):
-        calls = 5 if session.quick else 20
-        watched = {TUNED: session.call(watch, prepared, found, INPUTS, calls if found else 1)}
-        if not session.quick:
-            watched[DEFAULT] = session.call(watch, prepared, {}, 1, 1)
-    _show_errors(prepared, watched[TUNED])
+        if found:
+            calls = 5 if session.quick else 20
+            watched[TUNED] = session.call(watch, prepared, found, INPUTS, calls)
+            found = replayed(found, watched[TUNED])
+        if not found or not session.quick:
+            watched[DEFAULT] = session.call(watch, prepared, {}, 1 if found else INPUTS, 1)
+    if not found:  # the first was of the default loops, too
+        watched.pop(TUNED, None)
+    best = TUNED if found else DEFAULT
+    _show_errors(prepared, best, watched[best])
     measured = _compare(session, prepared, found)
     times = {name: by_task(prepared, one.seconds) for name, one in watched.items()}
     _show_tasks(session, prepared, found, times, measured)
-    _answer(session, prepared, times[TUNED], measured)
+    _answer(session, prepared, times[best], measured)
 
 
 def _folder(path: Path) -> Path:
@@ -160,8 +180,9 @@ def _show_prepared(prepared: Prepared) -> None:
     )
 
 
-def _show_errors(prepared: Prepared, watched: Watched) -> None:
-    show.say("ResNet-18's results, with the best schedules there are, against PyTorch in float64:")
+def _show_errors(prepared: Prepared, best: str, watched: Watched) -> None:
+    loops = "the best schedules there are" if best == TUNED else "the default loops"
+    show.say(f"ResNet-18's results, with {loops}, against PyTorch in float64:")
     show.table(
         ("input", "largest error", "eager PyTorch's own error", "largest element"),
         [
@@ -226,6 +247,17 @@ def known_best(prepared: Prepared, root: Path) -> tuple[dict[str, Best], list[di
     return {name: best for name, (best, _) in usable.items()}, list(sources.values())
 
 
+def replayed(found: dict[str, Best], watched: Watched) -> dict[str, Best]:
+    """Those schedules that could be applied; of the others it is told."""
+    if watched.refused:
+        show.line(
+            f"  {', '.join(watched.refused)}: the record cannot be replayed and is left aside; the "
+            "default loops take its place.",
+            "yellow",
+        )
+    return {name: best for name, best in found.items() if name not in watched.refused}
+
+
 def _differences(about: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """In what the machine of some records differs from this one."""
     return [
@@ -245,13 +277,26 @@ def read_found(path: Path) -> Found | None:
     try:
         with lzma.open(path, "rt", encoding="utf-8") as file:
             about, *lines = (json.loads(line) for line in file)
-        return Found(about, {line["task"]: Best(**line) for line in lines})
+        for key in ("cpu", "llvm_cpu", "threads", "tvm", "date"):
+            about[key]  # a file that lacks one is no file of records
+        found = Found(about, {line["task"]: Best(**line) for line in lines})
+        for number in (
+            about["minutes"],
+            about["trials"],
+            *(b.seconds for b in found.best.values()),
+        ):
+            math.isfinite(number)
+        return found
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, lzma.LZMAError) as error:
         show.line(
-            f"  {path} cannot be read ({type(error).__name__}) and is left aside; delete it, "
-            "and it is written anew.",
+            f"  {path} cannot be read ({type(error).__name__}) and is left aside; "
+            + (
+                "it came with the course: copy it once more from there."
+                if path.parent == SHIPPED
+                else f"`{COMMAND}` writes it anew."
+            ),
             "yellow",
         )
         return None
@@ -291,11 +336,12 @@ def candidates_of(prepared: Prepared, found: dict[str, Best]) -> dict[str, Candi
 
 def _compare(session, prepared: Prepared, found: dict[str, Best]) -> Comparison:
     known = candidates_of(prepared, found)
-    names = [name for name in known if not session.quick or name in (TUNED, EAGER)]
+    ours = TUNED if found else DEFAULT
+    names = [name for name in known if not session.quick or name in (ours, EAGER)]
     measured = session.compare([PEAK_FMA, *map(known.get, names)], what="ResNet-18")
     show.heading("ResNet-18, one picture of 224 x 224")
     show.table(
-        ("", "time", "spread", "GFLOP/s", "of FMA peak", f"{TUNED} is"),
+        ("", "time", "spread", "GFLOP/s", "of FMA peak", *([f"{TUNED} is"] if found else [])),
         [
             (
                 name,
@@ -303,26 +349,35 @@ def _compare(session, prepared: Prepared, found: dict[str, Best]) -> Comparison:
                 f"{measured[name].spread:.0%}",
                 show.rate(measured[name].gflops),
                 show.share(measured.share_of_peak(name)),
-                "-"
-                if name == TUNED or TUNED not in measured
-                else measured.verdict(TUNED, name, PROCESS_LUCK).short(),
+                *([_against(measured, name)] if found else []),
             )
             for name in names
             if name in measured
         ],
         f"{measured.rounds} paired rounds, every competitor in a process of its own with "
         f"{measured.threads} threads, its result verified. FMA peak in the same rounds: "
-        f"{show.rate(measured.peak_gflops)} GFLOP/s.",
+        + (f"{show.rate(measured.peak_gflops)} GFLOP/s." if _peak(measured) else "not measured."),
     )
     for other in (EAGER, COMPILED):
         if {TUNED, other} <= measured.figures.keys():
             verdict = measured.verdict(TUNED, other, PROCESS_LUCK)
             show.line("  " + verdict.sentence() + ".")
     session.report |= {
-        "peaks": {"fma_gflops": measured.peak_gflops},
+        "peaks": {"fma_gflops": _peak(measured)},
         "results": measured.as_json(),
     }
     return measured
+
+
+def _against(measured: Comparison, name: str) -> str:
+    if name == TUNED or TUNED not in measured:
+        return "-"
+    return measured.verdict(TUNED, name, PROCESS_LUCK).short()
+
+
+def _peak(measured: Comparison) -> float | None:
+    """The FMA peak in GFLOP/s, where it was measured."""
+    return None if math.isnan(measured.peak_gflops) else measured.peak_gflops
 
 
 def _show_tasks(
@@ -335,7 +390,8 @@ def _show_tasks(
     show.heading("What there is to tune, and where the time goes")
     names = [name for name in (DEFAULT, TUNED) if name in times]
     total = {name: sum(times[name].values()) for name in names}
-    by_time = sorted(prepared.tasks, key=lambda task: -times[TUNED][task.name])
+    best = times[names[-1]]
+    by_time = sorted(prepared.tasks, key=lambda task: -best[task.name])
     columns = [column for name in names for column in (name, "share")]
     show.table(
         ("task", "weight", "GFLOP", *columns, "GFLOP/s", "trials"),
@@ -352,14 +408,20 @@ def _show_tasks(
                         f"{times[name][task.name] / total[name]:.0%}",
                     )
                 ),
-                show.rate(task.weight * task.flops / times[TUNED][task.name] / 1e9),
+                show.rate(task.weight * task.flops / best[task.name] / 1e9),
                 str(found[task.name].trials) if task.name in found else "-",
             )
             for task in by_time
         ],
-        "All calls of a task together, told by the virtual machine's instrument: the median of "
-        "several runs with the schedules that were found"
-        + (", one run with the default loops." if DEFAULT in times else "."),
+        "All calls of a task together, told by the virtual machine's instrument: "
+        + " and ".join(
+            {
+                TUNED: "the median of several runs with the schedules that were found",
+                DEFAULT: "one run with the default loops",
+            }[name]
+            for name in reversed(names)
+        )
+        + ".",
     )
     session.report["tasks"] = [
         {
@@ -370,7 +432,9 @@ def _show_tasks(
         }
         for task in prepared.tasks
     ]
-    session.picture("tasks", lambda path: draw_tasks(path, by_time, times, measured.peak_gflops))
+    session.picture(
+        "tasks", lambda path: draw_tasks(path, by_time, names[-1], best, _peak(measured))
+    )
 
 
 def by_task(prepared: Prepared, seconds: dict[str, float]) -> dict[str, float]:
@@ -382,52 +446,74 @@ def by_task(prepared: Prepared, seconds: dict[str, float]) -> dict[str, float]:
 
 
 def draw_tasks(
-    path: Path, tasks: list[Task], times: dict[str, dict[str, float]], peak: float
+    path: Path, tasks: list[Task], loops: str, seconds: dict[str, float], peak: float | None
 ) -> None:
-    """The tuned time of every task, and the least that its arithmetic takes."""
+    """The time of every task with these loops, and the least that its arithmetic takes."""
     figure, axes = picture.blank(9, 0.32 * len(tasks) + 1.5)
     draw_task_times(
         axes,
         [task.name for task in tasks],
-        [times[TUNED][task.name] for task in tasks],
+        [seconds[task.name] for task in tasks],
         [task.weight * task.flops for task in tasks],
         peak,
+        loops,
     )
     picture.save(figure, path)
 
 
 def draw_task_times(
-    axes: Any, names: list[str], seconds: list[float], flops: list[float], peak: float
+    axes: Any,
+    names: list[str],
+    seconds: list[float],
+    flops: list[float],
+    peak: float | None,
+    loops: str,
 ) -> None:
-    """A bar for each task, with the least that its arithmetic takes inside."""
+    """A bar for each task, with the least that its arithmetic takes inside, where the peak is
+    known."""
     names = [name.removeprefix("fused_") for name in names]
-    least = [work / peak / 1e6 for work in flops]
-    axes.barh(names, [1e3 * one for one in seconds], color="tab:blue", label="tuned")
-    axes.barh(names, least, color="tab:orange", height=0.35, label="its arithmetic at FMA peak")
+    axes.barh(names, [1e3 * one for one in seconds], color="tab:blue", label=loops)
+    if peak:
+        least = [work / peak / 1e6 for work in flops]
+        axes.barh(names, least, color="tab:orange", height=0.35, label="its arithmetic at FMA peak")
     axes.invert_yaxis()
     axes.set_xlabel("ms of one run of the model, all calls of a task together")
     axes.legend()
 
 
 def _answer(session, prepared: Prepared, times: dict[str, float], measured: Comparison) -> None:
-    peak = measured.peak_gflops * 1e9
-    left = {
-        task.name: times[task.name] - task.weight * task.flops / peak for task in prepared.tasks
-    }
-    most = max(left, key=left.__getitem__)
     slowest = max(times, key=times.__getitem__)
-    total, gap = sum(times.values()), sum(left.values())
+    total = sum(times.values())
     answer = [
         f"Where the time is that a search can still save. In this run the kernels took "
-        f"{show.seconds(total)} together. At the FMA peak their arithmetic would take "
-        f"{show.seconds(total - gap)}; what lies between is {show.seconds(gap)}, and the largest "
-        f"part of it, {show.seconds(left[most])}, is in {most}.",
-        "The kernel that takes longest"
-        + (" is the same one" if slowest == most else f", {slowest}, is another")
-        + ": a kernel may take long because it has much to compute, and then no schedule helps. "
-        "That is why a scheduler that follows weight x seconds is only a beginning; better ones "
-        "look at what the last batches of a task have brought.",
+        f"{show.seconds(total)} together, "
     ]
+    if peak := _peak(measured):
+        least = {task.name: task.weight * task.flops / peak / 1e9 for task in prepared.tasks}
+        left = {name: times[name] - least[name] for name in least}
+        most, arithmetic = max(left, key=left.__getitem__), sum(least.values())
+        answer[0] += (
+            f"and at the FMA peak their arithmetic would take {show.seconds(arithmetic)}. Of what "
+            f"lies between the largest part, {show.seconds(left[most])}, is in {most}."
+        )
+        if slowest == most:
+            answer.append(
+                "The kernel that takes longest is the same one here, so weight x seconds points "
+                "the same way. It need not: a kernel may take long because it has much to compute, "
+                "and that no schedule saves."
+            )
+        else:
+            answer.append(
+                f"The kernel that takes longest, {slowest}, is another: it has much to compute, "
+                "and that no schedule saves. That is why a scheduler that follows weight x seconds "
+                "is only a beginning; better ones look at what the last batches of a task have "
+                "brought."
+            )
+    else:
+        answer[0] += (
+            f"most of it {slowest}. How much of that is arithmetic, which no schedule saves, only "
+            "the FMA peak could tell, and it was not measured."
+        )
     if {TUNED, EAGER} <= measured.figures.keys():
         against = measured.verdict(TUNED, EAGER, PROCESS_LUCK)
         answer.append(
@@ -578,23 +664,26 @@ def with_converters(whose: str, seed: int) -> tuple[str, float]:
     return said, float(np.abs(got - model(torch.from_numpy(x).double()).numpy()).max())
 
 
-def tuned_module(prepared: Prepared, best: dict[str, Best]):
-    """The prepared module with the schedules of these records; one that cannot be replayed keeps
-    its default loops."""
+def tuned_module(prepared: Prepared, best: dict[str, Best]) -> tuple[Any, tuple[str, ...]]:
+    """The prepared module with the schedules of these records, and the tasks that keep their
+    default loops, since their record cannot be replayed."""
     import tvm
     from tvm.s_tir import meta_schedule as ms
 
     lesson = exercise.load_lesson("whole_models")
     module = tvm.ir.load_json((prepared.folder / f"{prepared.name}.json").read_text())
     if not best:
-        return module
-    schedules = {}
+        return module, ()
+    schedules, refused = {}, []
     kernels = lesson.kernels(module)
     for name, one in best.items():
         workload = ms.database.Workload(kernels[name])
-        record = ms.database.TuningRecord.from_json(one.record, workload)
-        schedules[name] = record.as_measure_candidate().sch.mod
-    return lesson.with_schedules(module, schedules)
+        try:
+            record = ms.database.TuningRecord.from_json(one.record, workload)
+            schedules[name] = record.as_measure_candidate().sch.mod
+        except Exception:  # whatever TVM thinks of a trace that was damaged
+            refused.append(name)
+    return lesson.with_schedules(module, schedules), tuple(refused)
 
 
 def watch(prepared: Prepared, best: dict[str, Best], inputs: int, calls: int) -> Watched:
@@ -603,7 +692,8 @@ def watch(prepared: Prepared, best: dict[str, Best], inputs: int, calls: int) ->
     import tvm
 
     lesson = exercise.load_lesson("whole_models")
-    machine = _machine(tuned_module(prepared, best))
+    module, refused = tuned_module(prepared, best)
+    machine = _machine(module)
     stored = _stored(prepared)
     pairs = list(zip(stored["x"], stored["want"], strict=True))[:inputs]
     errors = tuple(
@@ -617,14 +707,15 @@ def watch(prepared: Prepared, best: dict[str, Best], inputs: int, calls: int) ->
         seconds.clear()
         machine["main"](x)
         runs.append(dict(seconds))
-    return Watched(errors, {name: median(run[name] for run in runs) for name in runs[0]})
+    times = {name: median(run[name] for run in runs) for name in runs[0]}
+    return Watched(errors, times, refused)
 
 
 def make_compiled(prepared: Prepared, best: dict[str, Best], flops: float) -> Runnable:
     """The model, compiled with these schedules, verified."""
     import tvm
 
-    machine = _machine(tuned_module(prepared, best))
+    machine = _machine(tuned_module(prepared, best)[0])
     stored = _stored(prepared)
     x, main = tvm.runtime.tensor(stored["x"][0]), machine["main"]
     _verified(main(x).numpy(), stored["want"][0])
@@ -666,20 +757,41 @@ def _verified(got: np.ndarray, want: np.ndarray) -> float:
 # --------------------------------------------------------------------------------------- the tuning
 
 
+def _number(_context: click.Context, _option: click.Parameter, minutes: float) -> float:
+    if math.isnan(minutes):  # which is in every range
+        raise click.BadParameter("nan is not a number of minutes.")
+    return minutes
+
+
 @click.command("python -m tvm_practice.labs.whole_models --tune")
 @click.option("--tune", is_flag=True, help="Search schedules for a model, kernel by kernel.")
-@click.option("--minutes", type=click.FloatRange(0), default=30.0, show_default=True)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, MOST_MINUTES),
+    callback=_number,
+    default=30.0,
+    show_default=True,
+)
 @click.option("--model", type=click.Choice(MODELS), default=MODEL, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.pass_context
 def tune_command(context: click.Context, tune: bool, minutes: float, model: str, seed: int) -> None:
     """Search a schedule for each kernel of a model, for so many minutes; then time the fastest of
     each once more, a few seconds a kernel. Ctrl-C stops it, and the same command goes on from
-    there; the lesson uses the best schedule of each kernel."""
+    there. The lesson uses what was found for resnet18, --figures what was found for any model."""
     try:
-        context.exit(tune_model(model, minutes, seed, ROOT))
+        with _alone(model, ROOT):
+            status = tune_model(model, minutes, seed, ROOT)
+        context.exit(status)
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
+    except BlockingIOError:
+        click.echo(
+            f"tvm_practice: a search for {model} is running already. Wait for its end, or stop it "
+            "by Ctrl-C; its records are kept.",
+            err=True,
+        )
+        context.exit(COULD_NOT_RUN)
     except OSError as error:
         where = f"{error.filename} could not be written: " if error.filename else ""
         click.echo(f"tvm_practice: {where}{error.strerror or error}.", err=True)
@@ -689,21 +801,36 @@ def tune_command(context: click.Context, tune: bool, minutes: float, model: str,
         context.exit(COULD_NOT_RUN)
 
 
+@contextmanager
+def _alone(name: str, root: Path) -> Iterator[None]:
+    """Keep other searches for the model away from its records; BlockingIOError where one runs."""
+    with open(_folder(root) / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def tune_model(name: str, minutes: float, seed: int, root: Path) -> int:
     """Search for so many minutes, go on from the records in `root`, and write the best of each task
     there; return the exit status."""
-    whose = dict.fromkeys(EXERCISES, REFERENCE)
+    with tempfile.TemporaryDirectory(prefix="tvm_practice_") as folder:
+        return _tune(name, minutes, seed, root, folder)
+
+
+def _tune(name: str, minutes: float, seed: int, root: Path, folder: str) -> int:
     with show.waiting(f"{name}, from PyTorch to kernels ..."):
-        prepared, places = call(prepare_to_tune, name, str(_folder(root)), whose, seed)
+        prepared, places = call(prepare_to_tune, name, folder, root, seed)
+    before = file_of(name, root)
+    if before.exists() and not _clock(name, root).exists() and (found := read_found(before)):
+        _add_seconds(_clock(name, root), 60 * found.about["minutes"])
     for place, module in places:
         if damage := records.repair(place, module):
             show.line(f"  {damage}", "yellow")
     start, status, best = time.monotonic(), NOTHING_WRONG, None
-    title = f"{len(prepared.tasks)} tasks, {minutes:g} minutes"
+    title = f"{_counted(len(prepared.tasks), 'task')}, {_counted(minutes, 'minute')}"
     try:
         with (
             show.progress(title, max(1, round(60 * minutes))) as bar,
-            Worker(tune_in_worker, prepared, seed, 60 * minutes) as worker,
+            Worker(tune_in_worker, prepared, root, seed, 60 * minutes) as worker,
         ):
             while best is None:
                 told = worker.answer(SILENT_SECONDS)
@@ -727,56 +854,83 @@ def tune_model(name: str, minutes: float, seed: int, root: Path) -> int:
         )
     if best is None:
         with show.waiting("the best of each task ..."):
-            best = call(best_records, prepared, seed)
-    _keep_best(prepared, best, time.monotonic() - start)
+            best = call(best_records, prepared, root, seed)
+    _keep_best(name, root, best)
     return status
 
 
-def _keep_best(prepared: Prepared, best: dict[str, Best], seconds: float) -> None:
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def _clock(name: str, root: Path) -> Path:
+    """The file with the seconds of every batch, a line for each: those of a search that was killed
+    count as its records do."""
+    return _folder(root / name) / "seconds"
+
+
+def _add_seconds(clock: Path, seconds: float) -> None:
+    with open(clock, "a") as file:
+        file.write(f"{seconds:.2f}\n")
+
+
+def seconds_of(name: str, root: Path) -> float:
+    """How long all searches for the model have taken."""
+    clock, seconds = _clock(name, root), 0.0
+    for line in clock.read_text().splitlines() if clock.exists() else ():
+        with suppress(ValueError):
+            seconds += float(line)
+    return seconds
+
+
+def _keep_best(name: str, root: Path, best: dict[str, Best]) -> None:
     """Write the best record of each task to the file that the lesson reads."""
     if not best:
         show.line("  No trial was finished.", "yellow")
         return
-    path = file_of(prepared.name, prepared.folder)
-    before = read_found(path)
+    path = file_of(name, root)
     machine = call(target.machine)
     about = {key: machine[key] for key in ("cpu", "llvm_cpu", "threads", "tvm", "llvm")}
     about |= {
-        "model": prepared.name,
-        "minutes": round((before.about["minutes"] if before else 0.0) + seconds / 60, 1),
+        "model": name,
+        "minutes": round(seconds_of(name, root) / 60, 1),
         "trials": sum(one.trials for one in best.values()),
         "date": date.today().isoformat(),
     }
     write_found(path, Found(about, best))
     show.line(
-        f"  {about['trials']} trials of {len(best)} tasks are on record, {about['minutes']:g} "
-        f"minutes in all; the best of each are in {path}."
+        f"  {_counted(about['trials'], 'trial')} of {_counted(len(best), 'task')} on record, "
+        f"{_counted(about['minutes'], 'minute')} in all; the best schedule of each task, of those "
+        f"timed again where some were, is in {path}."
     )
 
 
 def prepare_to_tune(
-    name: str, folder: str, whose: dict[str, str], seed: int
+    name: str, folder: str, root: Path, seed: int
 ) -> tuple[Prepared, list[tuple[Path, bytes]]]:
     """The prepared model, and for each task the folder of its records and its program, pickled."""
-    prepared = prepare(name, folder, whose)
-    searches = _searches(prepared, seed).values()
+    prepared = prepare(name, folder, dict.fromkeys(EXERCISES, REFERENCE))
+    searches = _searches(prepared, root, seed).values()
     return prepared, [(place, pickle.dumps(search.mod)) for place, search in searches]
 
 
-def _searches(prepared: Prepared, seed: int) -> dict[str, tuple[Path, Any]]:
+def _searches(prepared: Prepared, root: Path, seed: int) -> dict[str, tuple[Path, Any]]:
     """For each task the folder of its records, and its search."""
     from tvm_practice.common.target import cpu_target
 
     lesson = exercise.load_lesson("whole_models")
     found = {}
-    for number, task in enumerate(lesson.tasks_of(tuned_module(prepared, {}), cpu_target()), 1):
+    module, _ = tuned_module(prepared, {})
+    for number, task in enumerate(lesson.tasks_of(module, cpu_target()), 1):
         search = lesson.search_for(task, seed + number)
         folder = f"{task.task_name}-{records.key_of(search)}"
-        found[task.task_name] = (_folder(prepared.folder / prepared.name / folder), search)
+        found[task.task_name] = (_folder(root / prepared.name / folder), search)
     return found
 
 
-def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, seconds: float) -> None:
+def tune_in_worker(
+    connection: Connection, prepared: Prepared, root: Path, seed: int, seconds: float
+) -> None:
     """Search, a batch for one task at a time, for so many seconds; tell of each batch."""
     from tvm_practice.common.measure import Measured, end_with_parent
 
@@ -792,11 +946,19 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         if one.failure is not None:
             failures[one.failure.sentence] += 1
 
+    def add_seconds() -> None:
+        nonlocal since
+        now = time.monotonic()
+        _add_seconds(clock, now - since)
+        since = now
+
+    clock, since = _clock(prepared.name, root), time.monotonic()
     default = by_task(prepared, watch(prepared, {}, 1, 1).seconds)
     searches = {
         name: _started(place, search, count)
-        for name, (place, search) in _searches(prepared, seed).items()
+        for name, (place, search) in _searches(prepared, root, seed).items()
     }
+    finished = []  # no schedule of theirs is left to be tried
     states = [
         lesson.Tuning(
             task.name,
@@ -812,7 +974,7 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         state, one = states[turn], searches[states[turn].name]
         candidates = next_batch(one.search, one.measure)
         if not candidates:
-            states.pop(turn)
+            finished.append(states.pop(turn))
             connection.send(("returned", {"sentence": f"{state.name}: every schedule is known"}))
             continue
         results = one.measure(candidates)
@@ -821,7 +983,8 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         times = [float(seconds) for result in results for seconds in result.run_secs or ()]
         best = min([state.seconds, *times])
         states[turn] = replace(state, seconds=best, batches=state.batches + 1)
-        total = sum(one.weight * one.seconds for one in states)
+        add_seconds()
+        total = sum(one.weight * one.seconds for one in states + finished)
         told = (
             f"{state.name}: {len(one.database)} trials, best {show.seconds(best)}"
             f"{' (new)' if best < state.seconds else ''}; all kernels {show.seconds(total)}"
@@ -829,11 +992,12 @@ def tune_in_worker(connection: Connection, prepared: Prepared, seed: int, second
         connection.send(("returned", {"sentence": told}))
     for name, one in searches.items():
         if times := again(one):
+            add_seconds()
             told = f"{name}: the fastest were timed again, best {show.seconds(min(times))}"
             connection.send(("returned", {"sentence": told}))
     for sentence, number in failures.most_common(3):
         connection.send(("returned", {"sentence": f"{number} failed: {sentence}"}))
-    connection.send(("returned", {"best": best_records(prepared, seed)}))
+    connection.send(("returned", {"best": best_records(prepared, root, seed)}))
 
 
 @dataclass(frozen=True)
@@ -900,11 +1064,11 @@ def _timed(place: Path) -> tuple[dict[int, float], dict[int, float]]:
     return once, more
 
 
-def best_records(prepared: Prepared, seed: int) -> dict[str, Best]:
+def best_records(prepared: Prepared, root: Path, seed: int) -> dict[str, Best]:
     """The best record of each task that has one; of those that were timed again, where there are
     some."""
     found = {}
-    for name, (place, search) in _searches(prepared, seed).items():
+    for name, (place, search) in _searches(prepared, root, seed).items():
         once, more = _timed(place)
         times = more or once
         if times:

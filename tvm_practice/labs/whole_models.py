@@ -1,6 +1,7 @@
 """Lab: a whole model, from PyTorch to a program that was tuned for this machine.
 
     python -m tvm_practice.labs.whole_models                          run this lesson
+    python -m tvm_practice.labs.whole_models --hint whole_models.1    a nudge, when you are stuck
     python -m tvm_practice.labs.whole_models --tune --minutes 30      tune ResNet-18 here
 
 Phase 4 took two small models through the graph passes, phase 5 searched for the schedule of one
