@@ -66,7 +66,7 @@ FLEET_REPORT = {
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({}, "6 of 100 devices saturate 2 builders: every further one waits for them."),
+        ({}, "6 of 100 devices saturate 2 builders: every further one waits for them, and"),
         ({"measure": 7.0}, "100 devices do not saturate 2 builders: 140 would."),
         ({"request": 0.06}, "5 of 100 devices saturate the tracker: every further one waits for"),
     ],

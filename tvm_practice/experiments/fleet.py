@@ -438,10 +438,10 @@ def where_it_saturates(growth: Growth) -> str:
     named = builders if stage == "builders" else f"the {stage}"
     if limit >= MANY:
         return f"{MANY} devices do not saturate {named}: {limit} would."
+    them = "them" if stage == "builders" else "it"
     return (
-        f"{limit} of {MANY} devices saturate {named}: every further one waits for them."
-        if stage == "builders"
-        else f"{limit} of {MANY} devices saturate {named}: every further one waits for it."
+        f"{limit} of {MANY} devices saturate {named}: every further one waits for {them}, and "
+        "brings larger batches alone."
     )
 
 
@@ -470,10 +470,11 @@ def _key_question(session, growth: Growth, predicted: dict[int, float]) -> None:
     session.question(
         "You have 100 devices. What do the last of them bring, and what would you change?",
         [
-            f"**They bring** {half:.0f} candidates a minute from the 65th to the 100th, where the "
-            f"first brings {predicted[1]:.0f}. A device needs {growth.measure:.2f} s for a "
+            f"**They bring** {half:.0f} candidates a minute, the 65th to the 100th together; the "
+            f"first alone brings {predicted[1]:.0f}. A device needs {growth.measure:.2f} s for a "
             f"candidate, a builder {growth.build:.2f} s, and there are {growth.builders}: from "
-            f"{limit} devices on the slowest stage is the {stage}, and every further device waits.",
+            f"{limit} devices on the slowest stage is the {stage}, and every further device waits. "
+            "What it still brings is a larger batch: the search is asked less often.",
             f"**And the search** takes {growth.search:.2f} s between two batches, {idle:.0%} of "
             f"the time with {MANY} devices, in which nothing is measured. Larger batches make "
             "that less, but the model then learns less often: that is the price of a fleet.",
