@@ -336,7 +336,7 @@ def test_a_search_becomes_a_curve(root) -> None:
     folder.mkdir(parents=True)
     trace = [[["GetSBlock", [], ["C", "main"], ["b0"]]], []]
     lines = [
-        json.dumps([0, [trace, seconds, None, None]])
+        json.dumps([0, [trace, seconds, {"kind": "llvm"}, []]])
         for seconds in ([1e-4], [1e10], [5e-5, 5e-5], [2e-4])
     ]
     (folder / "database_tuning_record.json").write_text("\n".join([*lines, "damaged"]))

@@ -154,7 +154,7 @@ def optimize_and_drop_the_result(module):
     return module
 
 
-@wrong("whole_models.2", "crashes on them", hint="behind which of your lines")
+@wrong("whole_models.2", "TVM 0.27 crashes on them", hint="behind which of your lines")
 def optimize_in_the_crashing_order_in_a_context_of_its_own(module):
     with tvm.transform.PassContext(opt_level=3):
         return _passes(module, NORM, LAYOUT, LEGALIZE, FOLD, ANNOTATE, GROUP, FUSE)
@@ -211,7 +211,7 @@ def import_batches_of_two_and_more(model, example, most):
     return _with(model.eval(), example, ({0: Dim("batch", min=2, max=most)},))
 
 
-@wrong("whole_models.3", "the smallest batch is 2", hint="PyTorch makes 2 in Dim.DYNAMIC")
+@wrong("whole_models.3", "batch is 2", hint="PyTorch makes 2 in Dim.DYNAMIC")
 def import_with_a_dim_without_a_name(model, example, most):
     return _with(model.eval(), example, ({0: Dim.DYNAMIC(min=1, max=most)},))
 
@@ -384,13 +384,13 @@ def next_by_turns(tasks):
     return max(waiting, key=lambda n: tasks[n].weight * tasks[n].seconds)
 
 
-@wrong("whole_models.5", "deserves a batch only after", hint="a product over a sum")
+@wrong("whole_models.5", "a batch only after", hint="a product over a sum")
 def next_with_a_sum_of_both(tasks):
     worth = [(task.weight + task.seconds) / (task.batches + 1) for task in tasks]
     return worth.index(max(worth))
 
 
-@wrong("whole_models.5", "has had 3 batches already", hint="a product over a sum")
+@wrong("whole_models.5", "had 3 batches already", hint="a product over a sum")
 def next_without_the_parentheses(tasks):
     worth = [
         task.weight * task.seconds / task.batches + 1

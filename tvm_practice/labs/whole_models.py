@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import tvm  # noqa: F401 - for you to use
 from torch import nn
 from torch.export import Dim, export  # noqa: F401 - Dim is for you to use
 from tvm import IRModule, relax, tirx
+from tvm.relax import transform  # noqa: F401 - for you to use
 from tvm.relax.frontend.torch import from_exported_program
 from tvm.s_tir import meta_schedule as ms
 from tvm.target import Target
