@@ -72,6 +72,7 @@ def test_the_whole_course_for_a_gpu_runs_in_one_command_and_times_nothing() -> N
         assert "GFLOP/s" not in printed, lesson
         for known in exercises_of(lesson):
             assert known.target != GPU or f"\n{known.id}  " in printed
+    assert "What does fusion save on a GPU?" in done.stdout, "phase 4 has a question of its own"
 
 
 def test_the_target_may_come_from_the_environment() -> None:

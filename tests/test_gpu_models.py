@@ -10,7 +10,6 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.test_command_line import phase
 from tvm_practice.common import exercise
 from tvm_practice.common.cuda import resources
 from tvm_practice.common.cuda.kernels import by_default
@@ -201,14 +200,3 @@ def test_a_module_with_an_operator_left_is_no_program_for_a_gpu(models) -> None:
         relay_import.run_on_gpu(
             lesson.linear_relu(2, 3, 4), np.zeros((2, 3), "float32"), OnBoth([])
         )
-
-
-# -------------------------------------------------------------------------------------- the command
-
-
-def test_phase_4_for_a_gpu_verifies_both_models_and_times_nothing() -> None:
-    done = phase("relay_import", "--target", "cuda-sim", "--quick", "--solutions", "--seed", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("verified, not timed") == len(SHAPES) * len(STAGES)
-    assert "What does fusion save on a GPU?" in done.stdout
-    assert "GFLOP/s" not in done.stdout
