@@ -46,13 +46,12 @@ def import_any_batch(model: nn.Module, example: torch.Tensor, most: int) -> IRMo
     return from_exported_program(program, keep_params_as_input=False, unwrap_unit_return_tuple=True)
 
 
-def erfc(node: torch.fx.Node, importer) -> relax.Var:
-    x = importer.env[node.args[0]]
-    complement = relax.op.subtract(relax.const(1.0, "float32"), relax.op.erf(x))
-    return importer.block_builder.emit(complement)
-
-
 def converters() -> dict[str, Converter]:
+    def erfc(node: torch.fx.Node, importer) -> relax.Var:
+        x = importer.env[node.args[0]]
+        complement = relax.op.subtract(relax.const(1.0, "float32"), relax.op.erf(x))
+        return importer.block_builder.emit(complement)
+
     return {"erfc.default": erfc}
 
 
