@@ -14,6 +14,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tvm_practice.common.exercise import lesson_file
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tvm_practice"
 
@@ -94,8 +96,7 @@ class Learner:
         )
 
     def file(self, lesson: str) -> Path:
-        phase = self.folder / "tvm_practice" / f"{lesson}.py"
-        return phase if phase.exists() else self.folder / "tvm_practice" / "labs" / f"{lesson}.py"
+        return self.folder / lesson_file(lesson)
 
     def body(self, lesson: str, exercise_id: str, typed: str) -> None:
         """Put lines in the place of an exercise's TODO, or of what was typed there before, as a

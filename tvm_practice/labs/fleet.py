@@ -27,6 +27,7 @@ RPC has no password: a device runs whatever it is sent by whoever can reach it. 
 """
 
 import math
+from collections import Counter  # noqa: F401 - for you to use
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
